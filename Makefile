@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+#
+# The front door: each goal sets up what it needs and works alone on a fresh Debian 12. Meson
+# does the building; every goal has a build directory of its own under build/.
+#
+#   PREFIX, DESTDIR   make install
+#   SETUP=no          install no packages
+#   JOBS=N            as many compilers and tests at once
+#   TESTS="a b"       only these test files (test, asan, tsan)
+#   FUZZ_SECONDS=30   for each harness
+#   BENCH="a b"       only these benchmarks; BENCH_ARGS for their options
+
+MESON ?= meson
+PREFIX ?= /usr/local
+SETUP ?= yes
+FUZZ_SECONDS ?= 30
+TESTS ?=
+BENCH ?=
+BENCH_ARGS ?=
+DEMO_ARGS ?=
+ninja_jobs = $(if $(JOBS),-j $(JOBS))
+test_jobs = $(if $(JOBS),--num-processes $(JOBS))
+
+# $(call setup,PROFILES): the packages of these profiles.
+setup = @[ "$(SETUP)" = no ] || scripts/setup.sh $(1)
+# $(call configure,DIR,OPTIONS): once; Meson notices by itself what changes later.
+configure = @[ -f build/$(1)/build.ninja ] || $(MESON) setup build/$(1) $(2)
+compile = ninja -C build/$(1) $(ninja_jobs)
+
+dev = --native-file build-dev.ini
+
+.PHONY: build
+build:
+	$(call setup,build)
+	$(call configure,release,--prefix $(PREFIX))
+	$(call compile,release)
+
+.PHONY: run
+run: build
+	build/release/cli/cow demo $(DEMO_ARGS)
+
+.PHONY: test
+test:
+	$(call setup,test)
+	$(call configure,test,$(dev))
+	$(call compile,test)
+	@scripts/run-tests.sh build/test tests/required \
+		--no-suite long $(test_jobs) $(TESTS)
+
+.PHONY: test-all
+test-all:
+	$(call setup,test)
+	$(call configure,test,$(dev))
+	$(call compile,test)
+	@scripts/run-tests.sh build/test tests/required $(test_jobs) $(TESTS)
+
+.PHONY: bench
+bench:
+	$(call setup,build)
+	$(call configure,release,--prefix $(PREFIX))
+	$(call compile,release)
+	@scripts/run-bench.sh build/release "$(BENCH)" $(BENCH_ARGS)
+
+.PHONY: lint
+lint:
+	$(call setup,test lint)
+	$(call configure,lint,$(dev))
+	@scripts/lint.sh build/lint
+
+.PHONY: asan
+asan:
+	$(call setup,test)
+	$(call configure,asan,$(dev) -Db_sanitize=address$(,)undefined -Db_lundef=false)
+	$(call compile,asan)
+	@scripts/run-tests.sh build/asan - --no-suite long --no-suite install \
+		$(test_jobs) $(TESTS)
+
+# ThreadSanitizer knows the address space of kernels that randomise 28 bits of it; where there
+# are more, its programs end at once, so randomisation is switched off for them.
+.PHONY: tsan
+tsan:
+	$(call setup,test)
+	$(call configure,tsan,$(dev) -Db_sanitize=thread -Db_lundef=false)
+	$(call compile,tsan)
+	@setarch -R scripts/run-tests.sh build/tsan - --suite threads \
+		$(test_jobs) $(TESTS)
+
+.PHONY: fuzz
+fuzz:
+	$(call setup,fuzz)
+	@[ -f build/fuzz/build.ninja ] || CC=clang $(MESON) setup build/fuzz $(dev) \
+		-Dlibfuzzer=true -Db_sanitize=address,undefined -Db_lundef=false \
+		-Dcli=disabled -Dman=disabled -Dcompletions=disabled -Dbench=disabled \
+		-Dtests=disabled -Dsqlite=disabled
+	$(call compile,fuzz)
+	@scripts/run-fuzz.sh build/fuzz $(FUZZ_SECONDS)
+
+.PHONY: install
+install: build
+	$(if $(DESTDIR),DESTDIR="$(DESTDIR)") $(MESON) install --no-rebuild -C build/release
+
+.PHONY: clean
+clean:
+	rm -rf build
+
+.PHONY: help
+help:
+	@echo 'make            build the library, the command and the extensions (build/release)'
+	@echo 'make run        build, then show snapshots of a live database beside fork(): cow demo'
+	@echo 'make test       build with warnings as errors, run the tests'
+	@echo 'make test-all   the long tests too'
+	@echo 'make bench      measure'
+	@echo 'make lint       static analysis, format, layering'
+	@echo 'make asan       the tests under AddressSanitizer and UndefinedBehaviorSanitizer'
+	@echo 'make tsan       the tests with threads under ThreadSanitizer'
+	@echo 'make fuzz       every fuzz harness for FUZZ_SECONDS=$(FUZZ_SECONDS)'
+	@echo 'make install    install to PREFIX=$(PREFIX), under DESTDIR when set'
+	@echo 'make clean      remove build/'
+	@echo
+	@echo 'variables: PREFIX DESTDIR SETUP=no JOBS=N TESTS="names" BENCH="names" BENCH_ARGS DEMO_ARGS'
+
+# A comma in an argument of $(call).
+, := ,

@@ -1,0 +1,82 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# Installs the Debian packages that a make goal needs and that are missing.
+#
+#   scripts/setup.sh PROFILE...     build, test, lint, fuzz
+#   scripts/setup.sh --list PROFILE print the packages of a profile, install nothing
+#
+# Each profile includes `build`. When everything is there this costs one dpkg-query and touches
+# neither the network nor the disk. Without root it goes through sudo when that needs no
+# password; else it names the command and gives up with status 1. On systems without dpkg it
+# does nothing: Meson reports what it misses.
+set -eu
+
+build="gcc libc6-dev make meson ninja-build pkg-config binutils libsqlite3-dev sqlite3
+	libjson-c-dev scdoc"
+test="g++ perl python3 python3-pytest"
+fuzz="clang libclang-rt-14-dev"
+lint="g++ clang clang-tidy clang-format cppcheck"
+
+list_only=no
+packages=$build
+for profile in "$@"; do
+	case $profile in
+	--list) list_only=yes ;;
+	build) ;;
+	test) packages="$packages $test" ;;
+	lint) packages="$packages $lint" ;;
+	fuzz) packages="$packages $fuzz" ;;
+	*)
+		echo "setup.sh: unknown profile '$profile'; use build, test, lint or fuzz" >&2
+		exit 2
+		;;
+	esac
+done
+
+if [ $list_only = yes ]; then
+	echo $packages
+	exit 0
+fi
+
+command -v dpkg-query >/dev/null 2>&1 || exit 0
+
+# dpkg-query fails for names it does not know, but still prints the others.
+installed=$(dpkg-query -W -f='${db:Status-Status} ${Package}\n' $packages 2>/dev/null |
+	sed -n 's/^installed //p') || true
+missing=
+for package in $packages; do
+	case "
+$installed
+" in
+	*"
+$package
+"*) ;;
+	*) missing="$missing $package" ;;
+	esac
+done
+[ -n "$missing" ] || exit 0
+
+apt="apt-get -y -q --no-install-recommends -o DPkg::Lock::Timeout=300"
+if [ "$(id -u)" = 0 ]; then
+	as_root="env DEBIAN_FRONTEND=noninteractive"
+elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
+	as_root="sudo -n env DEBIAN_FRONTEND=noninteractive"
+else
+	echo "setup.sh: missing packages:$missing" >&2
+	echo "setup.sh: install them as root, then run make again:" >&2
+	echo "  apt-get update && apt-get install --no-install-recommends$missing" >&2
+	exit 1
+fi
+
+echo "setup.sh: installing$missing"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# The package lists may be absent or stale: they are renewed only when the first try fails.
+if ! $as_root $apt install $missing >"$log" 2>&1; then
+	if ! { $as_root $apt update && $as_root $apt install $missing; } >"$log" 2>&1; then
+		tail -n 20 "$log" >&2
+		echo "setup.sh: apt-get could not install:$missing" >&2
+		exit 1
+	fi
+fi
