@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: MIT */
+/* The verbs' records; each is defined in cmd_<verb>.c. Their order is in main.c. */
+#ifndef CLI_COMMANDS_H
+#define CLI_COMMANDS_H
+
+#include "cli/command.h"
+
+extern const struct command command_completion;
+extern const struct command command_help;
+extern const struct command command_version;
+
+#endif

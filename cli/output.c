@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: MIT */
+#include "cli/output.h"
+
+#include <errno.h>
+#include <langinfo.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/progress.h"
+
+static const char *current_verb;
+static bool color_disabled;
+
+void output_set_verb(const char *verb)
+{
+	current_verb = verb;
+}
+
+void output_disable_color(void)
+{
+	color_disabled = true;
+}
+
+static bool has_color(FILE *stream)
+{
+	const char *no_color = getenv("NO_COLOR");
+	const char *term = getenv("TERM");
+
+	if (color_disabled || (no_color && no_color[0]))
+		return false;
+	if (!term || !term[0] || strcmp(term, "dumb") == 0)
+		return false;
+	return isatty(fileno(stream));
+}
+
+const char *style(FILE *stream, enum style wanted)
+{
+	static const char *const sequences[] = {
+		[STYLE_NONE] = "\033[0m", [STYLE_BOLD] = "\033[1m", [STYLE_DIM] = "\033[2m",
+		[STYLE_GOOD] = "\033[32m", [STYLE_BAD] = "\033[31m", [STYLE_WARN] = "\033[33m",
+	};
+
+	return has_color(stream) ? sequences[wanted] : "";
+}
+
+bool output_has_blocks(FILE *stream)
+{
+	const char *term = getenv("TERM");
+
+	return isatty(fileno(stream)) && term && strcmp(term, "dumb") != 0 &&
+	       strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
+}
+
+static void complain_text(const char *text, const char *detail)
+{
+	progress_erase();
+	fprintf(stderr, "%scow%s%s:%s %s%s%s\n", style(stderr, STYLE_BAD), current_verb ? " " : "",
+		current_verb ? current_verb : "", style(stderr, STYLE_NONE), text,
+		detail ? ": " : "", detail ? detail : "");
+}
+
+void complain(const char *format, ...)
+{
+	va_list arguments;
+	char text[1024];
+
+	va_start(arguments, format);
+	vsnprintf(text, sizeof(text), format, arguments);
+	va_end(arguments);
+	complain_text(text, NULL);
+}
+
+void complain_errno(int error, const char *format, ...)
+{
+	va_list arguments;
+	char text[1024];
+
+	va_start(arguments, format);
+	vsnprintf(text, sizeof(text), format, arguments);
+	va_end(arguments);
+	complain_text(text, strerror(-error));
+}
+
+bool output_finish(void)
+{
+	/* An earlier write may have failed with the reason long gone: ask for a new one. */
+	bool lost = ferror(stdout);
+
+	errno = 0;
+	if (fflush(stdout) != 0)
+		lost = true;
+	if (!lost)
+		return true;
+	if (errno)
+		complain_errno(-errno, "cannot write the output");
+	else
+		complain("cannot write the output; some of it is lost");
+	return false;
+}
+
+void *output_realloc(void *pointer, size_t size)
+{
+	void *result = realloc(pointer, size ? size : 1);
+
+	if (!result) {
+		complain("out of memory");
+		exit(1);
+	}
+	return result;
+}
+
+/* Three significant digits and a unit; the next unit before four digits are needed. */
+static const char *format_scaled(char text[UNIT_LENGTH], uint64_t value,
+				 const char *const units[], size_t count, unsigned int step)
+{
+	double scaled = (double)value, limit = step > 1000 ? 1023.5 : 999.5;
+	uint64_t factor = 1;
+	size_t unit = 0;
+	int decimals;
+
+	for (; unit + 1 < count && scaled >= limit; unit++) {
+		scaled /= step;
+		factor *= step;
+	}
+	decimals = value % factor == 0 ? 0 : scaled < 9.995 ? 2 : scaled < 99.95 ? 1 : 0;
+	snprintf(text, UNIT_LENGTH, "%.*f %s", decimals, scaled, units[unit]);
+	return text;
+}
+
+const char *format_bytes(char text[UNIT_LENGTH], uint64_t bytes)
+{
+	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+
+	return format_scaled(text, bytes, units, sizeof(units) / sizeof(units[0]), 1024);
+}
+
+const char *format_ns(char text[UNIT_LENGTH], uint64_t ns)
+{
+	static const char *const units[] = { "ns", "us", "ms", "s" };
+
+	return format_scaled(text, ns, units, sizeof(units) / sizeof(units[0]), 1000);
+}
+
+const char *format_count(char text[UNIT_LENGTH], uint64_t number)
+{
+	char digits[UNIT_LENGTH], *out = text;
+	int length, i;
+
+	length = snprintf(digits, sizeof(digits), "%" PRIu64, number);
+	for (i = 0; i < length; i++) {
+		if (i && (length - i) % 3 == 0)
+			*out++ = ',';
+		*out++ = digits[i];
+	}
+	*out = '\0';
+	return text;
+}

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: MIT */
+#include "cli/report.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <json-c/json.h>
+
+#include "cli/output.h"
+
+#define JSON_STYLE (JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE)
+
+static void *must(void *pointer)
+{
+	if (!pointer) {
+		complain("out of memory");
+		exit(1);
+	}
+	return pointer;
+}
+
+static void add(json_object *to, const char *key, json_object *value)
+{
+	int error = key ? json_object_object_add(to, key, value) :
+			  json_object_array_add(to, value);
+
+	must(error ? NULL : to);
+}
+
+json_object *report_new(const char *verb)
+{
+	json_object *report = must(json_object_new_object());
+	char schema[64];
+
+	snprintf(schema, sizeof(schema), "cow-%s/1", verb);
+	report_add_string(report, "schema", schema);
+	return report;
+}
+
+/* The length of the UTF-8 sequence that text begins with, or 0 if it is none (RFC 3629). */
+static size_t utf8_length(const unsigned char *text)
+{
+	size_t length, i;
+
+	if (text[0] < 0x80)
+		return 1;
+	length = text[0] >= 0xf0 ? 4 : text[0] >= 0xe0 ? 3 : 2;
+	if (text[0] < 0xc2 || text[0] > 0xf4)
+		return 0;
+	for (i = 1; i < length; i++)
+		if ((text[i] & 0xc0) != 0x80)
+			return 0;
+	/* Overlong forms, surrogates, and what lies beyond the last code point. */
+	if ((text[0] == 0xe0 && text[1] < 0xa0) || (text[0] == 0xed && text[1] > 0x9f) ||
+	    (text[0] == 0xf0 && text[1] < 0x90) || (text[0] == 0xf4 && text[1] > 0x8f))
+		return 0;
+	return length;
+}
+
+/* File names are bytes, JSON is UTF-8: what is none becomes U+FFFD, as json-c does not check. */
+static char *to_utf8(const char *text)
+{
+	static const char replacement[] = "\xef\xbf\xbd";
+	char *result = output_realloc(NULL, 3 * strlen(text) + 1), *out = result;
+	size_t length;
+
+	while (*text) {
+		length = utf8_length((const unsigned char *)text);
+		memcpy(out, length ? text : replacement, length ? length : 3);
+		out += length ? length : 3;
+		text += length ? length : 1;
+	}
+	*out = '\0';
+	return result;
+}
+
+void report_add_string(json_object *to, const char *key, const char *value)
+{
+	char *text;
+
+	if (!value) {
+		add(to, key, NULL);
+		return;
+	}
+	text = to_utf8(value);
+	add(to, key, must(json_object_new_string(text)));
+	free(text);
+}
+
+void report_add_unsigned(json_object *to, const char *key, uint64_t value)
+{
+	add(to, key, must(json_object_new_uint64(value)));
+}
+
+void report_add_signed(json_object *to, const char *key, int64_t value)
+{
+	add(to, key, must(json_object_new_int64(value)));
+}
+
+void report_add_bool(json_object *to, const char *key, bool value)
+{
+	add(to, key, must(json_object_new_boolean(value)));
+}
+
+void report_add_double(json_object *to, const char *key, double value, int decimals)
+{
+	char text[512];
+
+	if (!isfinite(value)) {
+		add(to, key, NULL);
+		return;
+	}
+	snprintf(text, sizeof(text), "%.*f", decimals, value);
+	add(to, key, must(json_object_new_double_s(value, text)));
+}
+
+json_object *report_add_object(json_object *to, const char *key)
+{
+	json_object *object = must(json_object_new_object());
+
+	add(to, key, object);
+	return object;
+}
+
+json_object *report_add_array(json_object *to, const char *key)
+{
+	json_object *array = must(json_object_new_array());
+
+	add(to, key, array);
+	return array;
+}
+
+static int write_all(int fd, const char *text, size_t length)
+{
+	ssize_t n;
+
+	while (length) {
+		n = write(fd, text, length);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		text += n;
+		length -= (size_t)n;
+	}
+	return 0;
+}
+
+static int write_in_place(const char *path, const char *text)
+{
+	int fd, error;
+
+	fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0)
+		return -errno;
+	error = write_all(fd, text, strlen(text));
+	if (close(fd) < 0 && !error)
+		error = -errno;
+	return error;
+}
+
+/* mkostemp() makes files that only the owner may read; a report is a file like any other. */
+static int allow_reading(int fd)
+{
+	mode_t mask = umask(0);
+
+	umask(mask);
+	return fchmod(fd, 0666 & ~mask) < 0 ? -errno : 0;
+}
+
+static int replace_file(const char *path, const char *text)
+{
+	char temporary[PATH_MAX];
+	int fd, error;
+
+	if ((size_t)snprintf(temporary, sizeof(temporary), "%s.XXXXXX", path) >= sizeof(temporary))
+		return -ENAMETOOLONG;
+	fd = mkostemp(temporary, O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	error = write_all(fd, text, strlen(text));
+	if (!error)
+		error = allow_reading(fd);
+	if (close(fd) < 0 && !error)
+		error = -errno;
+	if (!error && rename(temporary, path) < 0)
+		error = -errno;
+	if (error)
+		unlink(temporary);
+	return error;
+}
+
+/* Behind a symbolic link it is the file that is replaced, not the link. */
+static int write_file(const char *path, const char *text)
+{
+	struct stat status;
+	char *target;
+	int error;
+
+	if (stat(path, &status) < 0)
+		return errno == ENOENT ? replace_file(path, text) : -errno;
+	if (!S_ISREG(status.st_mode))
+		return write_in_place(path, text);
+	target = realpath(path, NULL);
+	if (!target)
+		return -errno;
+	error = replace_file(target, text);
+	free(target);
+	return error;
+}
+
+bool report_write(json_object *report, const char *path)
+{
+	const char *json = must((void *)json_object_to_json_string_ext(report, JSON_STYLE));
+	char *text;
+	int error;
+
+	if (!path) {
+		puts(json);
+		return output_finish();
+	}
+	text = output_realloc(NULL, strlen(json) + 2);
+	memcpy(text, json, strlen(json));
+	memcpy(text + strlen(json), "\n", 2);
+	error = write_file(path, text);
+	free(text);
+	if (error)
+		complain_errno(error, "cannot write %s", path);
+	return !error;
+}
+
+bool report_check_path(const char *path)
+{
+	char copy[PATH_MAX];
+	struct stat status;
+	int error = 0;
+
+	if (!path)
+		return true;
+	snprintf(copy, sizeof(copy), "%s", path);
+	if (stat(path, &status) == 0 && S_ISDIR(status.st_mode))
+		error = -EISDIR;
+	else if (stat(path, &status) == 0 && !S_ISREG(status.st_mode))
+		error = access(path, W_OK) < 0 ? -errno : 0;
+	else if (access(dirname(copy), W_OK) < 0)
+		error = -errno;
+	if (error)
+		complain_errno(error, "cannot write %s", path);
+	return !error;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a verb found, as JSON. A report's first key is "schema", "cow-VERB/1"; the number grows
+ * when a key changes its meaning or goes, not when one is added.
+ *
+ * Where memory runs out the process ends, so that no caller has to look. A report is either
+ * written whole or not at all: a file appears under its name when it is complete.
+ */
+#ifndef CLI_REPORT_H
+#define CLI_REPORT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <json-c/json_object.h>
+
+/* The caller frees it with json_object_put(). */
+json_object *report_new(const char *verb);
+
+/* Each adds a member to an object, or an element to an array where key is NULL. */
+void report_add_string(json_object *to, const char *key, const char *value); /* NULL: null */
+void report_add_unsigned(json_object *to, const char *key, uint64_t value);
+void report_add_signed(json_object *to, const char *key, int64_t value);
+void report_add_bool(json_object *to, const char *key, bool value);
+/* With so many decimals; what JSON cannot say (infinities, NaN) becomes null. */
+void report_add_double(json_object *to, const char *key, double value, int decimals);
+/* An empty object or array; it belongs to the one it was added to. */
+json_object *report_add_object(json_object *to, const char *key);
+json_object *report_add_array(json_object *to, const char *key);
+
+/*
+ * Writes a report to a file, or to standard output where path is NULL. A regular file is replaced
+ * at once, by renaming; anything else (a pipe, a device) is written to. Returns false after a
+ * message on standard error.
+ */
+bool report_write(json_object *report, const char *path);
+
+/* Whether report_write() may work later, so that a long run does not end in vain. As above. */
+bool report_check_path(const char *path);
+
+#endif

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT */
+#include "cli/table.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define GAP "  " /* between columns */
+
+struct cell {
+	char *text;
+	enum style style;
+};
+
+struct table {
+	const struct table_column *columns;
+	size_t count;
+	struct cell *cells; /* row by row */
+	size_t used, room;
+};
+
+struct table *table_new(const struct table_column *columns, size_t count)
+{
+	struct table *table = output_realloc(NULL, sizeof(*table));
+
+	*table = (struct table){ .columns = columns, .count = count };
+	return table;
+}
+
+void table_free(struct table *table)
+{
+	size_t i;
+
+	if (!table)
+		return;
+	for (i = 0; i < table->used; i++)
+		free(table->cells[i].text);
+	free(table->cells);
+	free(table);
+}
+
+void table_cell(struct table *table, enum style cell_style, const char *format, ...)
+{
+	va_list arguments;
+	char text[1024];
+
+	va_start(arguments, format);
+	vsnprintf(text, sizeof(text), format, arguments);
+	va_end(arguments);
+	if (table->used == table->room) {
+		table->room = table->room ? 2 * table->room : 32;
+		table->cells = output_realloc(table->cells, table->room * sizeof(*table->cells));
+	}
+	table->cells[table->used].style = cell_style;
+	table->cells[table->used].text = output_realloc(NULL, strlen(text) + 1);
+	memcpy(table->cells[table->used].text, text, strlen(text) + 1);
+	table->used++;
+}
+
+size_t text_width(const char *text)
+{
+	size_t width = 0;
+
+	for (; *text; text++)
+		width += ((unsigned char)*text & 0xc0) != 0x80;
+	return width;
+}
+
+static size_t column_width(const struct table *table, size_t column)
+{
+	const char *title = table->columns[column].title;
+	size_t width = title ? text_width(title) : 0, i;
+
+	for (i = column; i < table->used; i += table->count)
+		if (text_width(table->cells[i].text) > width)
+			width = text_width(table->cells[i].text);
+	return width;
+}
+
+static void print_spaces(FILE *stream, size_t count)
+{
+	fprintf(stream, "%*s", (int)count, "");
+}
+
+/* The last column on the left gets no trailing blanks. */
+static void print_cell(const struct table *table, FILE *stream, size_t column, size_t width,
+		       const char *text, enum style cell_style, bool last)
+{
+	size_t padding = width - text_width(text);
+	const char *begin = cell_style == STYLE_NONE ? "" : style(stream, cell_style);
+
+	if (column)
+		fputs(GAP, stream);
+	if (table->columns[column].right)
+		print_spaces(stream, padding);
+	fprintf(stream, "%s%s%s", begin, text, begin[0] ? style(stream, STYLE_NONE) : "");
+	if (!table->columns[column].right && !last)
+		print_spaces(stream, padding);
+}
+
+static void print_titles(const struct table *table, FILE *stream, const size_t *widths)
+{
+	const char *title;
+	bool any = false;
+	size_t column;
+
+	for (column = 0; column < table->count; column++)
+		any |= table->columns[column].title != NULL;
+	if (!any)
+		return;
+	for (column = 0; column < table->count; column++) {
+		title = table->columns[column].title;
+		print_cell(table, stream, column, widths[column], title ? title : "", STYLE_BOLD,
+			   column + 1 == table->count);
+	}
+	fputc('\n', stream);
+}
+
+void table_print(const struct table *table, FILE *stream)
+{
+	size_t *widths = output_realloc(NULL, table->count * sizeof(*widths));
+	size_t column, i;
+	bool last;
+
+	for (column = 0; column < table->count; column++)
+		widths[column] = column_width(table, column);
+	print_titles(table, stream, widths);
+	for (i = 0; i < table->used; i++) {
+		column = i % table->count;
+		last = column + 1 == table->count || i + 1 == table->used;
+		print_cell(table, stream, column, widths[column], table->cells[i].text,
+			   table->cells[i].style, last);
+		if (last)
+			fputc('\n', stream);
+	}
+	free(widths);
+}
