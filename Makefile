@@ -67,6 +67,11 @@ lint:
 	$(call configure,lint,$(dev))
 	@scripts/lint.sh build/lint
 
+.PHONY: format
+format:
+	$(call setup,lint)
+	clang-format -i $$(git ls-files '*.c' '*.h')
+
 .PHONY: asan
 asan:
 	$(call setup,test)
@@ -111,6 +116,7 @@ help:
 	@echo 'make test-all   the long tests too'
 	@echo 'make bench      measure'
 	@echo 'make lint       static analysis, format, layering'
+	@echo 'make format     apply .clang-format to the files under version control'
 	@echo 'make asan       the tests under AddressSanitizer and UndefinedBehaviorSanitizer'
 	@echo 'make tsan       the tests with threads under ThreadSanitizer'
 	@echo 'make fuzz       every fuzz harness for FUZZ_SECONDS=$(FUZZ_SECONDS)'

@@ -168,8 +168,8 @@ static void print_zsh(void)
 
 static int fish_option(const struct command_option *option, void *context)
 {
-	printf("complete -c cow -n '__fish_seen_subcommand_from %s' -l %s",
-	       (const char *)context, option->name);
+	printf("complete -c cow -n '__fish_seen_subcommand_from %s' -l %s", (const char *)context,
+	       option->name);
 	if (option->letter)
 		printf(" -s %c", option->letter);
 	if (option->argument)

@@ -17,14 +17,14 @@
 #include "cli/table.h"
 
 #define TEXT_LENGTH 128
-#define THP "/sys/kernel/mm/transparent_hugepage/"
+#define THP         "/sys/kernel/mm/transparent_hugepage/"
 
 struct machine {
 	struct utsname kernel;
 	long page_size;
-	uint64_t huge_page_size;     /* 0: unknown */
+	uint64_t huge_page_size;      /* 0: unknown */
 	char huge_pages[TEXT_LENGTH]; /* the mode: always, madvise, never; empty: unknown */
-	char cpu[TEXT_LENGTH];       /* empty: unknown */
+	char cpu[TEXT_LENGTH];        /* empty: unknown */
 	long cpus;
 };
 
@@ -124,7 +124,8 @@ static bool print_json(const struct machine *machine)
 		report_add_unsigned(report, "huge_page_size", machine->huge_page_size);
 	else
 		report_add_string(report, "huge_page_size", NULL);
-	report_add_string(report, "huge_pages", machine->huge_pages[0] ? machine->huge_pages : NULL);
+	report_add_string(report, "huge_pages",
+			  machine->huge_pages[0] ? machine->huge_pages : NULL);
 	report_add_string(report, "cpu", machine->cpu[0] ? machine->cpu : NULL);
 	report_add_signed(report, "cpus", machine->cpus);
 	list = report_add_object(report, "traps");
@@ -189,8 +190,9 @@ static int run(const struct command *command, int argc, char **argv)
 const struct command command_version = {
 	.name = "version",
 	.summary = "show the versions of the library and the kernel, and what works here",
-	.description = "The traps are tried, not looked up: 'yes' means that a region was made with it\n"
-		       "in this environment (a container may forbid what the kernel offers).\n",
+	.description =
+		"The traps are tried, not looked up: 'yes' means that a region was made with it\n"
+		"in this environment (a container may forbid what the kernel offers).\n",
 	.json = COMMAND_JSON_STDOUT,
 	.run = run,
 };

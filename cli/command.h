@@ -59,7 +59,7 @@ struct command {
 	const char *name;
 	const char *summary;     /* a line, lower case, no full stop */
 	const char *synopsis;    /* what follows "cow NAME" apart from options: "[VERB]"; or NULL */
-	const char *description; /* paragraphs of at most 78 columns, ending in a newline; or NULL */
+	const char *description; /* paragraphs, at most 78 columns, a newline at the end; or NULL */
 	const struct command_option *options; /* ends with an all-zero entry; or NULL */
 	unsigned int min_operands, max_operands;
 	const char *const *operands; /* words that complete the first operand, NULL-terminated */
@@ -75,17 +75,17 @@ extern const struct command *const command_table[];
 
 const struct command *command_find(const char *name);
 
-/* The options that verbs share; all-zero entry at the end. */
-const struct command_option *command_shared_options(const struct command *command);
-
-/* Calls visit for each option of the verb, its own first; a non-zero result stops and is returned. */
+/*
+ * Calls visit for each option of the verb, its own first, then those that verbs share; a non-zero
+ * result stops and is returned.
+ */
 int command_each_option(const struct command *command,
 			int (*visit)(const struct command_option *option, void *context),
 			void *context);
 
 /* What the shared options asked for. */
 extern bool command_help_wanted;
-extern bool command_json_wanted;           /* --json was given */
-extern const char *command_json_path;      /* its FILE; NULL: standard output */
+extern bool command_json_wanted;      /* --json was given */
+extern const char *command_json_path; /* its FILE; NULL: standard output */
 
 #endif

@@ -5,7 +5,7 @@
 
 #include "cli/output.h"
 
-#define LONGEST_WORD 31
+#define LONGEST_WORD  31
 #define OPTION_COLUMN 24 /* where the explanations begin */
 
 static unsigned int min3(unsigned int a, unsigned int b, unsigned int c)
@@ -95,14 +95,14 @@ void help_print_overview(FILE *stream)
 {
 	const struct command *const *command;
 
-	fprintf(stream, "usage: cow VERB [options]\n\nCopy-on-write for live memory.\n\n%sverbs:%s\n",
+	fprintf(stream,
+		"usage: cow VERB [options]\n\nCopy-on-write for live memory.\n\n%sverbs:%s\n",
 		style(stream, STYLE_BOLD), style(stream, STYLE_NONE));
 	for (command = command_table; *command; command++)
 		if (!(*command)->hidden)
 			fprintf(stream, "  %-12s %s\n", (*command)->name, (*command)->summary);
-	fprintf(stream,
-		"\n'cow help VERB' explains a verb; 'cow --version' prints the version.\n"
-		"Exit status: 0 done, 1 failed or found, 2 wrong usage.\n");
+	fprintf(stream, "\n'cow help VERB' explains a verb; 'cow --version' prints the version.\n"
+			"Exit status: 0 done, 1 failed or found, 2 wrong usage.\n");
 }
 
 /* The default of an option, or an empty string where it has none worth showing. */

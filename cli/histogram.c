@@ -9,9 +9,9 @@
 
 #include "cli/output.h"
 
-#define STEP_BITS 6 /* HISTOGRAM_STEPS is its power of two */
-#define BAR_WIDTH 24
-#define MOST_SERIES 4
+#define STEP_BITS    6 /* HISTOGRAM_STEPS is its power of two */
+#define BAR_WIDTH    24
+#define MOST_SERIES  4
 #define LARGEST_STEP UINT64_C(1000000000000000000)
 
 static size_t bucket_of(uint64_t value)

@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#define HISTOGRAM_STEPS 64 /* buckets an octave */
+#define HISTOGRAM_STEPS   64 /* buckets an octave */
 #define HISTOGRAM_BUCKETS (59 * HISTOGRAM_STEPS)
 
 /* All zero is empty. Not for several threads at once: each has its own, merged afterwards. */

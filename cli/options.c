@@ -23,8 +23,7 @@ struct unit {
 };
 
 static const struct unit count_units[] = {
-	{ "", 1 },           { "k", 1000 },          { "K", 1000 },
-	{ "M", 1000000 },    { "G", 1000000000 },    { NULL, 0 },
+	{ "", 1 }, { "k", 1000 }, { "K", 1000 }, { "M", 1000000 }, { "G", 1000000000 }, { NULL, 0 },
 };
 
 static const struct unit size_units[] = {
@@ -120,64 +119,65 @@ int options_parse_duration(const char *text, uint64_t *ret_ns)
 	return parse_number(text, duration_units, ret_ns);
 }
 
-#define OPTION_NO_COLOR                                                                        \
-	{ "no-color", 0, OPTION_FLAG, NULL, "no colours, as with NO_COLOR in the environment",  \
-	  { .flag = &no_color }, 0, 0 }
-#define OPTION_HELP                                                                            \
-	{ "help", 'h', OPTION_FLAG, NULL, "show this help", { .flag = &command_help_wanted }, 0, 0 }
-
-static const struct command_option shared_options[] = {
-	OPTION_NO_COLOR,
-	OPTION_HELP,
+static const struct command_option common_options[] = {
+	{
+		.name = "no-color",
+		.type = OPTION_FLAG,
+		.help = "no colours, as with NO_COLOR in the environment",
+		.value.flag = &no_color,
+	},
+	{
+		.name = "help",
+		.letter = 'h',
+		.type = OPTION_FLAG,
+		.help = "show this help",
+		.value.flag = &command_help_wanted,
+	},
 	{ 0 },
 };
 
-static const struct command_option shared_options_json[] = {
-	{ "json", 0, OPTION_FLAG, NULL, "print JSON instead of text",
-	  { .flag = &command_json_wanted }, 0, 0 },
-	OPTION_NO_COLOR,
-	OPTION_HELP,
+static const struct command_option json_options[] = {
+	{
+		.name = "json",
+		.type = OPTION_FLAG,
+		.help = "print JSON instead of text",
+		.value.flag = &command_json_wanted,
+	},
 	{ 0 },
 };
 
-static const struct command_option shared_options_json_file[] = {
-	{ "json", 0, OPTION_PATH, "FILE", "write JSON to FILE too; with -, print it instead of text",
-	  { .string = &command_json_path }, 0, 0 },
-	OPTION_NO_COLOR,
-	OPTION_HELP,
+static const struct command_option json_file_options[] = {
+	{
+		.name = "json",
+		.type = OPTION_PATH,
+		.argument = "FILE",
+		.help = "write JSON to FILE too; with -, print it instead of text",
+		.value.string = &command_json_path,
+	},
 	{ 0 },
 };
-
-const struct command_option *command_shared_options(const struct command *command)
-{
-	switch (command->json) {
-	case COMMAND_JSON_STDOUT:
-		return shared_options_json;
-	case COMMAND_JSON_FILE:
-		return shared_options_json_file;
-	case COMMAND_JSON_NONE:
-		break;
-	}
-	return shared_options;
-}
 
 int command_each_option(const struct command *command,
 			int (*visit)(const struct command_option *option, void *context),
 			void *context)
 {
+	const struct command_option *const tables[] = {
+		command->options,
+		command->json == COMMAND_JSON_STDOUT ? json_options :
+		command->json == COMMAND_JSON_FILE   ? json_file_options :
+						       NULL,
+		common_options,
+	};
 	const struct command_option *option;
+	size_t i;
 	int result;
 
-	for (option = command->options; option && option->name; option++) {
-		result = visit(option, context);
-		if (result)
-			return result;
-	}
-	for (option = command_shared_options(command); option->name; option++) {
-		result = visit(option, context);
-		if (result)
-			return result;
-	}
+	for (i = 0; i < sizeof(tables) / sizeof(tables[0]); i++)
+		for (option = tables[i]; option && option->name; option++) {
+			result = visit(option, context);
+			if (result)
+				return result;
+		}
 	return 0;
 }
 
@@ -199,8 +199,7 @@ static int match_option(const struct command_option *option, void *context)
 	return !!search->found;
 }
 
-static const struct command_option *find_option(const struct command *command,
-						struct search search)
+static const struct command_option *find_option(const struct command *command, struct search search)
 {
 	command_each_option(command, match_option, &search);
 	return search.found;
@@ -223,7 +222,7 @@ static void complain_value(const struct command_option *option, const char *text
 	else
 		complain("--%s: '%s' is not %s; %s", option->name, text,
 			 option->type == OPTION_DURATION ? "a time" :
-			 option->type == OPTION_SIZE	 ? "a size" :
+			 option->type == OPTION_SIZE     ? "a size" :
 							   "a number",
 			 examples[option->type]);
 }
@@ -231,7 +230,7 @@ static void complain_value(const struct command_option *option, const char *text
 static int set_number(const struct command_option *option, const char *text)
 {
 	const struct unit *units = option->type == OPTION_COUNT ? count_units :
-				   option->type == OPTION_SIZE	? size_units :
+				   option->type == OPTION_SIZE  ? size_units :
 								  duration_units;
 	uint64_t value;
 	int error;

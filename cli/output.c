@@ -38,7 +38,7 @@ static bool has_color(FILE *stream)
 const char *style(FILE *stream, enum style wanted)
 {
 	static const char *const sequences[] = {
-		[STYLE_NONE] = "\033[0m", [STYLE_BOLD] = "\033[1m", [STYLE_DIM] = "\033[2m",
+		[STYLE_NONE] = "\033[0m",  [STYLE_BOLD] = "\033[1m", [STYLE_DIM] = "\033[2m",
 		[STYLE_GOOD] = "\033[32m", [STYLE_BAD] = "\033[31m", [STYLE_WARN] = "\033[33m",
 	};
 
@@ -112,8 +112,8 @@ void *output_realloc(void *pointer, size_t size)
 }
 
 /* Three significant digits and a unit; the next unit before four digits are needed. */
-static const char *format_scaled(char text[UNIT_LENGTH], uint64_t value,
-				 const char *const units[], size_t count, unsigned int step)
+static const char *format_scaled(char text[UNIT_LENGTH], uint64_t value, const char *const units[],
+				 size_t count, unsigned int step)
 {
 	double scaled = (double)value, limit = step > 1000 ? 1023.5 : 999.5;
 	uint64_t factor = 1;

@@ -36,7 +36,8 @@ static void draw(uint64_t done)
 	if (progress.total)
 		fprintf(stderr, "\r%s: %s of %s (%.0f %%)\033[K", progress.label,
 			format_count(left, done), format_count(right, progress.total),
-			done >= progress.total ? 100. : 100. * (double)done / (double)progress.total);
+			done >= progress.total ? 100. :
+						 100. * (double)done / (double)progress.total);
 	else
 		fprintf(stderr, "\r%s: %s\033[K", progress.label, format_count(left, done));
 	fflush(stderr);

@@ -16,7 +16,8 @@
 
 #include "cli/output.h"
 
-#define JSON_STYLE (JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE)
+#define JSON_STYLE \
+	(JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE)
 
 static void *must(void *pointer)
 {
@@ -29,8 +30,7 @@ static void *must(void *pointer)
 
 static void add(json_object *to, const char *key, json_object *value)
 {
-	int error = key ? json_object_object_add(to, key, value) :
-			  json_object_array_add(to, value);
+	int error = key ? json_object_object_add(to, key, value) : json_object_array_add(to, value);
 
 	must(error ? NULL : to);
 }
@@ -227,9 +227,8 @@ bool report_write(json_object *report, const char *path)
 		puts(json);
 		return output_finish();
 	}
-	text = output_realloc(NULL, strlen(json) + 2);
-	memcpy(text, json, strlen(json));
-	memcpy(text + strlen(json), "\n", 2);
+	if (asprintf(&text, "%s\n", json) < 0)
+		text = must(NULL);
 	error = write_file(path, text);
 	free(text);
 	if (error)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "cli/table.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,7 @@ struct table *table_new(const struct table_column *columns, size_t count)
 {
 	struct table *table = output_realloc(NULL, sizeof(*table));
 
+	assert(count > 0);
 	*table = (struct table){ .columns = columns, .count = count };
 	return table;
 }
@@ -122,6 +124,7 @@ void table_print(const struct table *table, FILE *stream)
 	size_t column, i;
 	bool last;
 
+	assert(table->count > 0);
 	for (column = 0; column < table->count; column++)
 		widths[column] = column_width(table, column);
 	print_titles(table, stream, widths);

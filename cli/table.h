@@ -29,8 +29,8 @@ struct table *table_new(const struct table_column *columns, size_t count);
 void table_free(struct table *table);
 
 /* Adds the next cell of the current row; a full row is followed by the next one. */
-__attribute__((format(printf, 3, 4)))
-void table_cell(struct table *table, enum style cell_style, const char *format, ...);
+__attribute__((format(printf, 3, 4))) void table_cell(struct table *table, enum style cell_style,
+						      const char *format, ...);
 
 /* A row that lacks cells at its end is printed without them. */
 void table_print(const struct table *table, FILE *stream);

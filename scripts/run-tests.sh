@@ -11,7 +11,7 @@ build=$1
 required=$2
 shift 2
 # The summary must not read an earlier run's log when this one does not come about.
-rm -f "$build/meson-logs/testlog.json"
+rm -f "$build/meson-logs/testlog.json" "$build/summary.txt"
 status=0
 ${MESON:-meson} test -C "$build" --no-rebuild --print-errorlogs "$@" || status=$?
 # A run of selected files cannot be asked for the others.
@@ -21,4 +21,4 @@ for argument in "$@"; do
 	esac
 done
 /usr/bin/python3 "$(dirname "$0")/summarize-tests.py" \
-	"$build/meson-logs/testlog.json" "$required" "$status"
+	"$build/meson-logs/testlog.json" "$required" "$status" "$build/summary.txt"

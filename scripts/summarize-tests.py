@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""Sums up a run of `meson test` by TAP case: summarize-tests.py TESTLOG REQUIRED|- STATUS
+"""Sums up a run of `meson test` by TAP case: summarize-tests.py TESTLOG REQUIRED|- STATUS SUMMARY
 
-The last line is "N passed, N failed, N skipped", for people and for CI. The exit status is 1 when
+The last line is "N passed, N failed, N skipped", for people and for CI; the file
+SUMMARY gets it too. The exit status is 1 when
 anything failed, when STATUS, that of meson test, is not 0, or when a promise of REQUIRED was not
 tested. That file has a line a promise: FILE for a test file none of whose cases may be skipped,
 or FILE/CASE for one case; '#' begins a comment.
@@ -87,7 +88,7 @@ def broken_promise(line, files):
 
 
 def main():
-    log, required, status = sys.argv[1:4]
+    log, required, status, summary = sys.argv[1:5]
     try:
         run = read_log(log)
     except OSError as error:
@@ -105,9 +106,12 @@ def main():
                 print("%s: %s/%s%s" % (verdict, file.name, case, reason and ": " + reason))
     broken = [(line, broken_promise(line, files)) for line in read_required(required)]
     broken = [(line, why) for line, why in broken if why]
-    for line, why in broken:
-        print("required: %s %s" % (line, why))
-    print("%(passed)d passed, %(failed)d failed, %(skipped)d skipped" % counts)
+    for promise, why in broken:
+        print("required: %s %s" % (promise, why))
+    line = "%(passed)d passed, %(failed)d failed, %(skipped)d skipped" % counts
+    with open(summary, "w", encoding="utf-8") as file:
+        print(line, file=file)
+    print(line)
     return 1 if counts["failed"] or broken or int(status) else 0
 
 

@@ -60,10 +60,11 @@ static struct {
 	char skipped[256];   /* why, or empty; the main thread's */
 } tap;
 
-#define TAP_MAYBE_UNUSED __attribute__((unused))
-#define TAP_PRINTF(string, first) __attribute__((format(printf, string, first)))
+#define TAP_MAYBE_UNUSED          __attribute__((unused))
+#define TAP_PRINTF(string, first) __attribute__((unused, format(printf, string, first)))
+#define TAP_NORETURN              __attribute__((noreturn))
 
-TAP_PRINTF(1, 0) TAP_MAYBE_UNUSED
+TAP_PRINTF(1, 0)
 static void tap_diag_v(const char *format, va_list arguments)
 {
 	char text[2048];
@@ -75,7 +76,8 @@ static void tap_diag_v(const char *format, va_list arguments)
 }
 
 /* A remark in the report: seeds, counts, what was found. */
-TAP_PRINTF(1, 2) TAP_MAYBE_UNUSED static void diag(const char *format, ...)
+TAP_PRINTF(1, 2)
+static void diag(const char *format, ...)
 {
 	va_list arguments;
 
@@ -85,8 +87,8 @@ TAP_PRINTF(1, 2) TAP_MAYBE_UNUSED static void diag(const char *format, ...)
 }
 
 /* Nothing further makes sense: ends the process and the whole run of its consumer. */
-TAP_PRINTF(1, 2) TAP_MAYBE_UNUSED __attribute__((noreturn))
-static void bail(const char *format, ...)
+TAP_PRINTF(1, 2)
+static TAP_NORETURN void bail(const char *format, ...)
 {
 	va_list arguments;
 	char text[512];
@@ -99,7 +101,8 @@ static void bail(const char *format, ...)
 }
 
 /* The case cannot run here; it must return after this. */
-TAP_PRINTF(1, 2) TAP_MAYBE_UNUSED static void skip(const char *format, ...)
+TAP_PRINTF(1, 2)
+static void skip(const char *format, ...)
 {
 	va_list arguments;
 
@@ -109,8 +112,8 @@ TAP_PRINTF(1, 2) TAP_MAYBE_UNUSED static void skip(const char *format, ...)
 }
 
 /* No case of the file can run here. */
-TAP_PRINTF(1, 2) TAP_MAYBE_UNUSED __attribute__((noreturn))
-static void skip_all(const char *format, ...)
+TAP_PRINTF(1, 2)
+static TAP_NORETURN void skip_all(const char *format, ...)
 {
 	va_list arguments;
 	char text[256];
@@ -124,7 +127,7 @@ static void skip_all(const char *format, ...)
 	exit(0);
 }
 
-TAP_PRINTF(4, 0) TAP_MAYBE_UNUSED
+TAP_PRINTF(4, 0)
 static bool tap_check_v(bool holds, const char *file, int line, const char *format,
 			va_list arguments)
 {
@@ -139,7 +142,7 @@ static bool tap_check_v(bool holds, const char *file, int line, const char *form
 	return false;
 }
 
-TAP_PRINTF(4, 5) TAP_MAYBE_UNUSED
+TAP_PRINTF(4, 5)
 static bool tap_ok(bool holds, const char *file, int line, const char *format, ...)
 {
 	va_list arguments;
@@ -150,7 +153,7 @@ static bool tap_ok(bool holds, const char *file, int line, const char *format, .
 	return holds;
 }
 
-TAP_PRINTF(5, 6) TAP_MAYBE_UNUSED
+TAP_PRINTF(5, 6)
 static bool tap_is_int(int64_t got, int64_t expected, const char *file, int line,
 		       const char *format, ...)
 {
@@ -163,7 +166,7 @@ static bool tap_is_int(int64_t got, int64_t expected, const char *file, int line
 	return got == expected;
 }
 
-TAP_PRINTF(5, 6) TAP_MAYBE_UNUSED
+TAP_PRINTF(5, 6)
 static bool tap_is_u64(uint64_t got, uint64_t expected, const char *file, int line,
 		       const char *format, ...)
 {
@@ -177,7 +180,7 @@ static bool tap_is_u64(uint64_t got, uint64_t expected, const char *file, int li
 	return got == expected;
 }
 
-TAP_PRINTF(5, 6) TAP_MAYBE_UNUSED
+TAP_PRINTF(5, 6)
 static bool tap_is_str(const char *got, const char *expected, const char *file, int line,
 		       const char *format, ...)
 {
@@ -201,9 +204,8 @@ TAP_MAYBE_UNUSED static const char *tap_errno_name(int result)
 	return result == 0 ? "0" : name ? name : "?";
 }
 
-TAP_PRINTF(5, 6) TAP_MAYBE_UNUSED
-static bool tap_is_errno(int got, int expected, const char *file, int line, const char *format,
-			 ...)
+TAP_PRINTF(5, 6)
+static bool tap_is_errno(int got, int expected, const char *file, int line, const char *format, ...)
 {
 	va_list arguments;
 
@@ -216,7 +218,7 @@ static bool tap_is_errno(int got, int expected, const char *file, int line, cons
 }
 
 /* Every check takes what it checks, then a printf format that says what was to hold. */
-#define ok(condition, ...) tap_ok(!!(condition), __FILE__, __LINE__, __VA_ARGS__)
+#define ok(condition, ...)         tap_ok(!!(condition), __FILE__, __LINE__, __VA_ARGS__)
 #define is_int(got, expected, ...) tap_is_int(got, expected, __FILE__, __LINE__, __VA_ARGS__)
 #define is_u64(got, expected, ...) tap_is_u64(got, expected, __FILE__, __LINE__, __VA_ARGS__)
 #define is_str(got, expected, ...) tap_is_str(got, expected, __FILE__, __LINE__, __VA_ARGS__)
@@ -281,13 +283,15 @@ static int tap_main(int argc, char **argv, const struct tap_case cases[], size_t
 }
 
 #define TEST(name) static void test_##name(void)
+/* clang-format off */
 #define CASE(name) { #name, test_##name }
-#define TAP_MAIN(...)                                                                          \
-	int main(int argc, char **argv)                                                        \
-	{                                                                                      \
-		static const struct tap_case cases[] = { __VA_ARGS__ };                        \
-                                                                                               \
-		return tap_main(argc, argv, cases, sizeof(cases) / sizeof(cases[0]));          \
+/* clang-format on */
+#define TAP_MAIN(...)                                                                 \
+	int main(int argc, char **argv)                                               \
+	{                                                                             \
+		static const struct tap_case cases[] = { __VA_ARGS__ };               \
+                                                                                      \
+		return tap_main(argc, argv, cases, sizeof(cases) / sizeof(cases[0])); \
 	}
 
 #endif

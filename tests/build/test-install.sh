@@ -81,7 +81,7 @@ run "$tmp/clash"
 is "$status: $out" "0: hello, world" "it runs"
 
 # Each optional part that was built is installed.
-if [ -x "$COW" ]; then
+if [ -x "${COW:-}" ]; then
 	cow=$(find "$root" -path '*/bin/cow')
 	run env LD_LIBRARY_PATH="$libdir" "$cow" --version
 	is "$out" "cow $VERSION (libcow $VERSION)" "the installed command runs"

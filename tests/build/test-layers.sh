@@ -21,7 +21,7 @@ proc:
 bpf:
 cli: cow.h store proc bpf
 bench: cow.h cli
-fuzz: cow.h sys core mmu lib store sqlite proc
+fuzz: cow.h cli sys core mmu lib store sqlite proc
 examples: cow.h
 "
 

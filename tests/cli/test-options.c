@@ -9,7 +9,7 @@
 #include "cli/options.h"
 
 static bool quiet;
-static const char *name;
+static const char *label;
 static const char *output;
 static uint64_t rows;
 static uint64_t limit;
@@ -17,7 +17,7 @@ static uint64_t seconds;
 
 static const struct command_option options[] = {
 	{ "quiet", 'q', OPTION_FLAG, NULL, "say less", { .flag = &quiet }, 0, 0 },
-	{ "name", 'n', OPTION_STRING, "NAME", "a name", { .string = &name }, 0, 0 },
+	{ "name", 'n', OPTION_STRING, "NAME", "a name", { .string = &label }, 0, 0 },
 	{ "output", 'o', OPTION_PATH, "FILE", "a file", { .string = &output }, 0, 0 },
 	{ "rows", 'r', OPTION_COUNT, "N", "rows", { .number = &rows }, 1, 1000000 },
 	{ "limit", 0, OPTION_SIZE, "BYTES", "bytes", { .number = &limit }, 0, 0 },
@@ -36,9 +36,9 @@ static const struct command verb = {
 
 const struct command *const command_table[] = { &verb, NULL };
 
-const struct command *command_find(const char *wanted)
+const struct command *command_find(const char *name)
 {
-	return strcmp(wanted, verb.name) == 0 ? &verb : NULL;
+	return strcmp(name, verb.name) == 0 ? &verb : NULL;
 }
 
 static char line[256];
@@ -51,7 +51,7 @@ static int parse(const struct command *command, const char *text, int *ret_opera
 	char *word, *rest;
 
 	quiet = false;
-	name = output = NULL;
+	label = output = NULL;
 	rows = limit = seconds = 0;
 	command_json_wanted = command_help_wanted = false;
 	command_json_path = NULL;
@@ -78,7 +78,7 @@ TEST(every_form_of_an_option_is_understood)
 	is_str(words[0], "a", "the first");
 	is_str(words[1], "b", "the second");
 	ok(quiet, "a flag");
-	is_str(name, "x", "a separate argument");
+	is_str(label, "x", "a separate argument");
 	is_u64(rows, 10000, "an attached argument");
 	is_u64(seconds, UINT64_C(5000000000), "an argument at a letter");
 	is_str(output, "out", "an argument after a letter");
@@ -115,10 +115,26 @@ TEST(a_program_keeps_its_own_options)
 TEST(wrong_lines_are_refused)
 {
 	static const char *const wrong[] = {
-		"",	       "a b c d",      "a --rows",	"a -r",	    "a --rows=",
-		"a --rows=0",  "a --rows 2M",  "a --rows -5",	"a -r x",   "a --name=",
-		"a --quiet=1", "a --unknown",  "a -x",		"a -qx",    "a --row 5",
-		"a --limit 1Q", "a --seconds 5d", "a --=x",	"a ---",    "a --json",
+		"",
+		"a b c d",
+		"a --rows",
+		"a -r",
+		"a --rows=",
+		"a --rows=0",
+		"a --rows 2M",
+		"a --rows -5",
+		"a -r x",
+		"a --name=",
+		"a --quiet=1",
+		"a --unknown",
+		"a -x",
+		"a -qx",
+		"a --row 5",
+		"a --limit 1Q",
+		"a --seconds 5d",
+		"a --=x",
+		"a ---",
+		"a --json",
 	};
 	int operands = -7;
 	size_t i;

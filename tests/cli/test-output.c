@@ -60,8 +60,9 @@ TEST(tables_align_their_columns)
 
 	table_cell(table, STYLE_NONE, "a");
 	table_cell(table, STYLE_GOOD, "%d", 123456);
-	table_cell(table, STYLE_NONE, "gr\xc3\xbc\xc3\x9f"
-				      "e");
+	table_cell(table, STYLE_NONE,
+		   "gr\xc3\xbc\xc3\x9f"
+		   "e");
 	table_cell(table, STYLE_NONE, "7");
 	text = printed(table);
 	is_str(text,

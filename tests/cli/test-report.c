@@ -90,8 +90,8 @@ TEST(values_keep_to_json)
 	list = report_add_array(report, "list");
 	report_add_bool(list, NULL, true);
 	report_add_object(list, NULL);
-	is_str(json_object_to_json_string_ext(report,
-					      JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE),
+	is_str(json_object_to_json_string_ext(report, JSON_C_TO_STRING_PLAIN |
+							      JSON_C_TO_STRING_NOSLASHESCAPE),
 	       "{\"schema\":\"cow-test/1\",\"large\":18446744073709551615,"
 	       "\"small\":-9223372036854775808,\"ratio\":0.667,\"infinite\":null,\"none\":null,"
 	       "\"bytes\":\"a\xef\xbf\xbd/\xc3\xa9\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\\\"\\n\","

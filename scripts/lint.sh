@@ -1,0 +1,112 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# lint.sh BUILD-DIR [FILE...]
+#
+# Everything that reads the code without running it; each finding is an error. What is wrong all
+# the same is suppressed where it stands, with the reason beside it.
+#
+#	format   clang-format, long lines, blanks at the ends of lines
+#	layers   who includes what (also a test)
+#	gcc      -fanalyzer, of the library and the command
+#	clang    its warnings, and clang-tidy
+#	cppcheck
+#	shell    scripts parse
+set -u
+
+build=$1
+shift
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root" || exit 1
+folders="include sys core mmu lib store proc bpf sqlite cli tests bench fuzz examples"
+if [ $# -gt 0 ]; then
+	sources=$*
+else
+	# Only what is under version control or about to be: other trees may lie about.
+	sources=$(git ls-files --cached --others --exclude-standard -- $folders | grep -E '\.[ch]$')
+fi
+units=$(for file in $sources; do
+	case $file in *.c) grep -qF "/$file\"" "$build/compile_commands.json" && echo "$file" ;; esac
+done)
+findings=0
+jobs=${JOBS:-$(nproc)}
+
+# check NAME COMMAND...: runs one of the linters and remembers that it found something.
+check() {
+	name=$1
+	shift
+	if output=$("$@" 2>&1); then
+		echo "lint: $name: clean"
+	else
+		printf '%s\n' "$output"
+		echo "lint: $name: FINDINGS"
+		findings=$((findings + 1))
+	fi
+}
+
+each_unit() { # COMMAND...: for every C file, several at once
+	printf '%s\n' $units | xargs -P "$jobs" -n 1 "$@"
+}
+
+check_format() {
+	clang-format --dry-run -Werror --ferror-limit=3 $sources
+}
+
+check_text() {
+	! { git grep -nE --untracked '[ 	]+$' -- $folders scripts man Makefile '*.build' |
+		grep -v '\.scd:' | grep . ||
+		awk '{ gsub(/\t/, "        ") } length > 100 { print FILENAME ":" FNR ": longer than 100 columns" }' \
+			$sources | grep . ; }
+}
+
+check_layers() {
+	SOURCE_ROOT=$root sh tests/build/test-layers.sh
+}
+
+check_analyzer() {
+	flags="-std=gnu17 -O2 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -Iinclude -I$build
+		$(pkg-config --cflags json-c sqlite3)"
+	printf '%s\n' $units | grep -E '^(sys|core|mmu|lib|store|proc|cli)/' |
+		xargs -P "$jobs" -n 1 gcc $flags -Wall -Wextra -Wno-unused-parameter \
+			-Wno-missing-field-initializers -Werror -fanalyzer -c -o /dev/null
+}
+
+check_tidy() {
+	each_unit clang-tidy -p "$build" --quiet --extra-arg=-Wno-unknown-warning-option \
+		--extra-arg=-Wno-unused-command-line-argument
+}
+
+# A function of sys/ that returns a descriptor is no leak.
+# readdir() on a stream of one's own is safe in glibc, and its replacement is deprecated.
+check_cppcheck() {
+	cppcheck --project="$build/compile_commands.json" --quiet --error-exitcode=1 -j "$jobs" \
+		--enable=warning,portability,performance --inline-suppr \
+		--suppress=missingIncludeSystem --suppress=readdirCalled \
+		--suppress='resourceLeak:*sys/sys.c' --suppress='*:*/build/*' \
+		--suppress=normalCheckLevelMaxBranches -D__GNUC__=12 --library=posix --library=gnu \
+		--template='{file}:{line}: {severity}: {message} [{id}]'
+}
+
+check_shell() {
+	for script in scripts/*.sh tests/*.sh tests/*/*.sh .ci/run; do
+		[ ! -f "$script" ] || sh -n "$script" || return 1
+	done
+	for script in scripts/*.py; do
+		/usr/bin/python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$script" ||
+			return 1
+	done
+}
+
+check format check_format
+check text check_text
+check layers check_layers
+check shell check_shell
+check cppcheck check_cppcheck
+check analyzer check_analyzer
+check clang-tidy check_tidy
+
+if [ "$findings" -gt 0 ]; then
+	echo "lint: $findings of the linters found something"
+	exit 1
+fi
+echo "lint: clean"
