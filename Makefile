@@ -28,11 +28,16 @@ configure = @[ -f build/$(1)/build.ninja ] || $(MESON) setup build/$(1) $(2)
 compile = ninja -C build/$(1) $(ninja_jobs)
 
 dev = --native-file build-dev.ini
+release = --prefix $(PREFIX) -Dtests=disabled -Dfuzz=disabled
+
+export ASAN_OPTIONS ?= abort_on_error=1:detect_stack_use_after_return=1:strict_string_checks=1
+export UBSAN_OPTIONS ?= halt_on_error=1:abort_on_error=1:print_stacktrace=1
+export TSAN_OPTIONS ?= halt_on_error=1:second_deadlock_stack=1
 
 .PHONY: build
 build:
 	$(call setup,build)
-	$(call configure,release,--prefix $(PREFIX))
+	$(call configure,release,$(release))
 	$(call compile,release)
 
 .PHONY: run
@@ -57,7 +62,7 @@ test-all:
 .PHONY: bench
 bench:
 	$(call setup,build)
-	$(call configure,release,--prefix $(PREFIX))
+	$(call configure,release,$(release))
 	$(call compile,release)
 	@scripts/run-bench.sh build/release "$(BENCH)" $(BENCH_ARGS)
 
@@ -81,13 +86,14 @@ asan:
 		$(test_jobs) $(TESTS)
 
 # ThreadSanitizer knows the address space of kernels that randomise 28 bits of it; where there
-# are more, its programs end at once, so randomisation is switched off for them.
+# are more, its programs end at once, so randomisation is switched off for them (where a
+# container does not forbid that).
 .PHONY: tsan
 tsan:
 	$(call setup,test)
 	$(call configure,tsan,$(dev) -Db_sanitize=thread -Db_lundef=false)
 	$(call compile,tsan)
-	@setarch -R scripts/run-tests.sh build/tsan - --suite threads \
+	@$$(setarch -R true 2>/dev/null && echo setarch -R) scripts/run-tests.sh build/tsan - --suite threads \
 		$(test_jobs) $(TESTS)
 
 .PHONY: fuzz
@@ -102,7 +108,9 @@ fuzz:
 
 .PHONY: install
 install: build
-	$(if $(DESTDIR),DESTDIR="$(DESTDIR)") $(MESON) install --no-rebuild -C build/release
+	@$(MESON) configure build/release --prefix $(PREFIX)
+	$(if $(DESTDIR),DESTDIR="$(DESTDIR)") $(MESON) install -C build/release
+	@[ -n "$(DESTDIR)" ] || ldconfig 2>/dev/null || true
 
 .PHONY: clean
 clean:

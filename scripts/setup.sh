@@ -13,7 +13,7 @@
 set -eu
 
 build="gcc libc6-dev make meson ninja-build pkg-config binutils libsqlite3-dev sqlite3
-	libjson-c-dev scdoc"
+	libjson-c-dev libxxhash-dev scdoc"
 test="g++ perl python3 python3-pytest"
 fuzz="clang libclang-rt-14-dev"
 lint="g++ clang clang-tidy clang-format cppcheck"

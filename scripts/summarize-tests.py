@@ -2,11 +2,10 @@
 # SPDX-License-Identifier: MIT
 """Sums up a run of `meson test` by TAP case: summarize-tests.py TESTLOG REQUIRED|- STATUS SUMMARY
 
-The last line is "N passed, N failed, N skipped", for people and for CI; the file
-SUMMARY gets it too. The exit status is 1 when
-anything failed, when STATUS, that of meson test, is not 0, or when a promise of REQUIRED was not
-tested. That file has a line a promise: FILE for a test file none of whose cases may be skipped,
-or FILE/CASE for one case; '#' begins a comment.
+The last line is "N passed, N failed, N skipped", for people and for CI; the file SUMMARY gets it
+too. The exit status is 1 when anything failed, when STATUS, that of meson test, is not 0, or when
+a promise of REQUIRED was not tested. That file has a line a promise: FILE for a test file none of
+whose cases may be skipped, or FILE/CASE for one case; '#' begins a comment.
 
 A file without a single failed case that failed all the same (it crashed, ran out of time, printed
 no plan) counts as one failure.
@@ -112,7 +111,7 @@ def main():
     with open(summary, "w", encoding="utf-8") as file:
         print(line, file=file)
     print(line)
-    return 1 if counts["failed"] or broken or int(status) else 0
+    return 1 if counts["failed"] or broken or int(status) or not counts["passed"] else 0
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
  * The harness checks itself: what fails must be reported as failed, or every other test's "ok"
  * means nothing. Each case runs small cases in a forked child and reads the child's report.
  */
+#include <pthread.h>
 #include <sys/wait.h>
 
 #include "tests/tap.h"
@@ -57,6 +58,29 @@ static void inner_crashes(void)
 static void inner_bails(void)
 {
 	bail("no ground");
+}
+
+static void *check_often(void *context)
+{
+	int i;
+
+	for (i = 0; i < 100; i++)
+		ok(i != 50, "fifty");
+	return NULL;
+}
+
+static void inner_fails_in_threads(void)
+{
+	pthread_t threads[4];
+	size_t i;
+
+	for (i = 0; i < 4; i++)
+		if (pthread_create(&threads[i], NULL, check_often, NULL))
+			bail("pthread_create");
+	for (i = 0; i < 4; i++)
+		pthread_join(threads[i], NULL);
+	is_u64(tap.checks, 400, "checks of all threads");
+	is_u64(tap.failed, 4, "failures of all threads");
 }
 
 static void read_all(int fd, char *buffer, size_t size)
@@ -172,6 +196,15 @@ TEST(bail_ends_the_run)
 	is_int(exit_status(&report), 99, "the exit status");
 }
 
+TEST(checks_come_from_any_thread)
+{
+	struct report report = run_one(inner_fails_in_threads);
+
+	ok(!strstr(report.text, "of all threads"), "none is lost");
+	ok(strstr(report.text, "failed: fifty\n"), "each says what it found");
+	ok(strstr(report.text, "\nnot ok 1 - inner\n1..1\n"), "the verdict");
+}
+
 TEST(arguments_select_cases)
 {
 	const struct tap_case cases[] = {
@@ -190,4 +223,4 @@ TEST(arguments_select_cases)
 TAP_MAIN(CASE(what_holds_passes), CASE(failed_checks_say_what_they_got),
 	 CASE(a_case_without_checks_fails), CASE(skips_carry_their_reason),
 	 CASE(a_skip_does_not_hide_a_failure), CASE(a_crash_leaves_no_plan),
-	 CASE(bail_ends_the_run), CASE(arguments_select_cases))
+	 CASE(bail_ends_the_run), CASE(checks_come_from_any_thread), CASE(arguments_select_cases))
