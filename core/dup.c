@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Duplication, as in fork: share everything, protect both sides, flush; and what drops the shares again.
+ *
+ * The duplicate is read-only, so its side needs no protection; the live side is protected page by page
+ * where a trap needs it, and as a whole by the new epoch. Nothing here grows with the number of snapshots.
+ */
+#include <assert.h>
+
+#include "core/space.h"
+
+static int protect_page(uint64_t page, struct entry *entry, void *context)
+{
+	struct space *space = context;
+
+	(void)entry;
+	STEP("dup: protect");
+	space->mmu->ops->protect(space->mmu, page);
+	return 0;
+}
+
+static void protect_open_pages(struct space *space, uint64_t epoch)
+{
+	const struct mmu_ops *ops = space->mmu->ops;
+
+	if (ops->protect && !MUTANT("no-protect"))
+		table_walk(&space->table, 0, space->pages, epoch - 1, protect_page, space);
+	STEP("dup: flush");
+	if (ops->flush && !MUTANT("no-flush"))
+		ops->flush(space->mmu);
+}
+
+int64_t space_count_present(const struct space *space)
+{
+	int64_t sum = 0;
+
+	for (unsigned i = 0; i < HOST_SHARDS; i++)
+		sum += atomic_load_explicit(&space->counters[i].present, memory_order_relaxed);
+	return sum;
+}
+
+uint64_t space_count_opened(const struct space *space)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < HOST_SHARDS; i++)
+		sum += atomic_load_explicit(&space->counters[i].opened, memory_order_relaxed);
+	return sum;
+}
+
+static void forget_recent(struct space *space)
+{
+	for (unsigned i = 0; i < RECENT_BUCKETS; i++)
+		space->recent[i] = NULL;
+}
+
+/* Locked. */
+static void newest_changed(struct space *space)
+{
+	forget_recent(space);
+	atomic_store(&space->newest, space->newest_snap ? space->newest_snap->epoch : 0);
+}
+
+void dup_space(struct space *space, struct snap *snap)
+{
+	uint64_t epoch = atomic_load_explicit(&space->epoch, memory_order_relaxed);
+
+	if (MUTANT("epoch-before-protect"))
+		atomic_store_explicit(&space->epoch, epoch + 1, memory_order_release);
+	protect_open_pages(space, epoch);
+	lock_take(&space->lock);
+	*snap = (struct snap){
+		.space = space,
+		.epoch = epoch,
+		.older = space->newest_snap,
+		.present_pages = (uint64_t)space_count_present(space),
+		.linked = true,
+	};
+	if (snap->older)
+		snap->older->newer = snap;
+	else
+		space->oldest_snap = snap;
+	space->newest_snap = snap;
+	space->snap_count++;
+	space->opened_at_cut = space_count_opened(space);
+	newest_changed(space);
+	lock_drop(&space->lock);
+	STEP("dup: publish");
+	atomic_store_explicit(&space->epoch, epoch + 1, memory_order_release);
+}
+
+/* Locked. Takes a snapshot out of the list; returns the buckets that only it needed, linked by next. */
+static struct bucket *unlink_snap(struct space *space, struct snap *snap)
+{
+	struct snap *older = snap->older, *newer = snap->newer;
+	struct bucket *dead = NULL, *top;
+
+	if (!snap->linked)
+		return NULL;
+	snap->linked = false;
+	while (snap->heap && (!older || snap->heap->from > older->epoch)) {
+		snap->heap = heap_pop(snap->heap, &top);
+		top->next = dead;
+		dead = top;
+	}
+	if (older) {
+		older->heap = heap_meld(older->heap, snap->heap);
+		older->newer = newer;
+	} else {
+		space->oldest_snap = newer;
+	}
+	snap->heap = NULL;
+	if (newer)
+		newer->older = older;
+	else
+		space->newest_snap = older;
+	space->snap_count--;
+	if (!newer)
+		newest_changed(space);
+	return dead;
+}
+
+/* Locked. From here on no new reader meets it. */
+static void retire(struct space *space, struct version *version)
+{
+	uintptr_t content = atomic_load_explicit(&version->content, memory_order_relaxed);
+	struct version **list = &space->retired[atomic_load(&space->grace.generation) % 3];
+
+	version_unlink(version);
+	if (content_kind(content) == CONTENT_FRAME) {
+		struct frame *frame = frame_descriptor(&space->pool, content_frame(content));
+
+		if (frame->version == version)
+			frame->version = NULL;
+	}
+	version->sibling = *list;
+	*list = version;
+}
+
+/* Locked. Retires up to *most versions of a list of buckets; what is left of the list is returned. */
+static struct bucket *retire_some(struct space *space, struct bucket *dead, unsigned *most)
+{
+	while (dead && *most > 0) {
+		struct version *version = dead->versions;
+
+		if (version) {
+			dead->versions = version->sibling;
+			retire(space, version);
+			--*most;
+		} else {
+			struct bucket *next = dead->next;
+
+			slab_free(&space->buckets, dead);
+			dead = next;
+		}
+	}
+	return dead;
+}
+
+/* Locked. */
+static void recycle(struct space *space, struct version *version)
+{
+	uintptr_t content = atomic_load_explicit(&version->content, memory_order_relaxed);
+
+	switch (content_kind(content)) {
+	case CONTENT_FRAME:
+		frame_put(&space->pool, content_frame(content));
+		space->kept_frames--;
+		break;
+	case CONTENT_SPILLED:
+		space->spill->free(space->spill_context, content_slot(content));
+		space->spilled_slots--;
+		break;
+	case CONTENT_ZERO:
+	case CONTENT_BASE:
+		break;
+	}
+	slab_free(&space->versions, version);
+}
+
+static void note_freed(struct space *space)
+{
+	atomic_fetch_add(&space->freed, 1);
+	if (atomic_load(&space->freed_waiters) != 0)
+		host_wake(&space->freed);
+}
+
+/* Locked. Frees what no reader can see any more. */
+static void recycle_retired(struct space *space)
+{
+	for (unsigned rounds = 0; rounds < 2; rounds++) {
+		struct version **past, *version;
+
+		if (!space->retired[0] && !space->retired[1] && !space->retired[2])
+			return;
+		if (!grace_advance(&space->grace))
+			return;
+		/* Generation g - 2 is g + 1 modulo 3. */
+		past = &space->retired[(atomic_load(&space->grace.generation) + 1) % 3];
+		if (*past)
+			note_freed(space);
+		while ((version = *past)) {
+			*past = version->sibling;
+			recycle(space, version);
+		}
+	}
+}
+
+void space_reclaim(struct space *space, unsigned most)
+{
+	space->dying = retire_some(space, space->dying, &most);
+	recycle_retired(space);
+}
+
+#define RELEASE_BATCH 64u
+
+void dup_release(struct space *space, struct snap *snap)
+{
+	struct bucket *dead;
+
+	STEP("release");
+	lock_take(&space->lock);
+	dead = unlink_snap(space, snap);
+	while (dead) {
+		unsigned most = RELEASE_BATCH;
+
+		dead = retire_some(space, dead, &most);
+		recycle_retired(space);
+		if (dead) {
+			lock_drop(&space->lock);
+			STEP("release: between");
+			lock_take(&space->lock);
+		}
+	}
+	recycle_retired(space);
+	lock_drop(&space->lock);
+}
+
+void dup_drop(struct space *space, struct snap *snap)
+{
+	struct bucket *dead, **end;
+
+	atomic_store(&snap->dropped, 1);
+	STEP("drop");
+	lock_take(&space->lock);
+	dead = unlink_snap(space, snap);
+	for (end = &dead; *end; end = &(*end)->next)
+		;
+	*end = space->dying;
+	space->dying = dead;
+	lock_drop(&space->lock);
+}
+
+/* Locked. A heap's tops are its highest: below one that is too low there is nothing. */
+static uint64_t count_above(const struct bucket *bucket, uint64_t from)
+{
+	uint64_t frames = 0;
+
+	for (; bucket; bucket = bucket->next)
+		if (bucket->from > from)
+			frames += bucket->frames + count_above(bucket->child, from);
+	return frames;
+}
+
+uint64_t snap_private_pages(struct snap *snap)
+{
+	struct space *space = snap->space;
+	uint64_t frames = 0;
+
+	lock_take(&space->lock);
+	if (snap->linked && snap->older)
+		frames = count_above(snap->heap, snap->older->epoch);
+	else if (snap->linked && snap->heap)
+		frames = snap->heap->frames + count_above(snap->heap->child, 0);
+	lock_drop(&space->lock);
+	return frames;
+}

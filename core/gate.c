@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+#include "core/gate.h"
+
+static bool may_pass(uint32_t state, bool nested)
+{
+	return state == GATE_OPEN || (nested && state == GATE_DRAINING);
+}
+
+/* Looks before it adds, too: writers that are woken at a gate that is still closed would otherwise
+ * disturb the count that seal takes, again and again. */
+void gate_enter(struct gate *gate, unsigned shard, bool nested)
+{
+	_Atomic uint32_t *inside = &gate->shards[shard].inside;
+	uint32_t state;
+
+	for (;;) {
+		STEP("gate: enter");
+		state = atomic_load(&gate->state);
+		if (may_pass(state, nested)) {
+			atomic_fetch_add(inside, 1);
+			STEP("gate: look");
+			state = atomic_load(&gate->state);
+			if (may_pass(state, nested))
+				return;
+			gate_leave(gate, shard);
+		}
+		host_wait(&gate->state, state, 0);
+	}
+}
+
+void gate_leave(struct gate *gate, unsigned shard)
+{
+	_Atomic uint32_t *inside = &gate->shards[shard].inside;
+
+	STEP("gate: leave");
+	if (atomic_fetch_sub(inside, 1) == 1 && atomic_load(&gate->state) != GATE_OPEN)
+		host_wake(inside);
+}
+
+static void gate_set(struct gate *gate, enum gate_state state)
+{
+	STEP("gate: set");
+	atomic_store(&gate->state, state);
+}
+
+void gate_close(struct gate *gate)
+{
+	if (!MUTANT("gate-stays-open"))
+		gate_set(gate, GATE_DRAINING);
+}
+
+bool gate_drain(struct gate *gate, uint64_t deadline_ns)
+{
+	uint32_t inside;
+
+	if (MUTANT("no-drain"))
+		return true;
+	for (unsigned i = 0; i < HOST_SHARDS; i++) {
+		STEP("gate: drain");
+		while ((inside = atomic_load(&gate->shards[i].inside)) != 0)
+			if (!host_wait(&gate->shards[i].inside, inside, deadline_ns))
+				return false;
+	}
+	return true;
+}
+
+bool gate_seal(struct gate *gate)
+{
+	if (!MUTANT("gate-stays-open"))
+		gate_set(gate, GATE_SEALED);
+	if (MUTANT("no-drain"))
+		return true;
+	for (unsigned i = 0; i < HOST_SHARDS; i++)
+		if (atomic_load(&gate->shards[i].inside) != 0)
+			return false;
+	return true;
+}
+
+void gate_unseal(struct gate *gate)
+{
+	gate_set(gate, GATE_DRAINING);
+	host_wake(&gate->state);
+}
+
+void gate_open(struct gate *gate)
+{
+	gate_set(gate, GATE_OPEN);
+	host_wake(&gate->state);
+}

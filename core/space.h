@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A space: a window of live memory, its page table, and the snapshots that read it (the kernel's
+ * mm_struct, with its duplicates).
+ *
+ * The kernel's scheme, mirrored: the writer's address must not change, so the page in the window is the
+ * live table's frame, and a kept copy goes to those who read the old content. Time is counted in epochs:
+ * a cut ends one. A page opened in epoch w holds, until it is opened again, the content that every
+ * snapshot with epoch >= w reads.
+ *
+ * Lock order: gate (as a cut) -> space.lock -> table.lock. fault() waits for a BUSY page with no lock
+ * held. The lock is held for short, bounded stretches: also a release of a million pages takes it for a
+ * few dozen versions at a time.
+ */
+#ifndef COW_CORE_SPACE_H
+#define COW_CORE_SPACE_H
+
+#include "core/gate.h"
+#include "core/grace.h"
+#include "core/version.h"
+#include "mmu/mmu.h"
+
+struct space;
+
+/* What a page reads as that has no content of its own. */
+enum base_kind {
+	BASE_ZERO,
+	BASE_WINDOW, /* the window held content before it became a space: nothing is without */
+	BASE_SOURCE, /* a branch: what the source snapshot reads */
+};
+
+struct snap {
+	struct space *space;
+	uint64_t epoch;
+	struct snap *older, *newer; /* the living, in order of their epochs; guarded by space.lock */
+	struct bucket *heap;        /* versions for which this is the newest reader; likewise */
+	uint64_t present_pages;     /* when it was taken */
+	_Atomic uint32_t dropped;   /* given up: what it read may be gone */
+	bool linked;                /* guarded by space.lock */
+};
+
+/* Where spilled contents are. Called in a trap or with the space's lock held (free). */
+struct spill_ops {
+	int (*load)(void *context, uint64_t slot, size_t offset, void *buffer, size_t length);
+	void (*free)(void *context, uint64_t slot); /* no system call, no lock */
+};
+
+struct space_counters { /* one set for each shard, summed when asked for */
+	_Alignas(64) _Atomic uint64_t opened; /* first openings in an epoch: faults */
+	_Atomic uint64_t copied, reused, filled;
+	_Atomic int64_t present;
+};
+
+#define RECENT_BUCKETS 16u
+
+struct space {
+	unsigned page_shift;
+	unsigned char *window;
+	uint64_t pages;
+	enum base_kind base;
+	struct snap *source; /* BASE_SOURCE: kept alive by the owner of this space */
+	struct mmu *mmu;
+	const struct spill_ops *spill;
+	void *spill_context;
+
+	struct table table;
+	_Atomic uint64_t epoch;  /* changes only while the gate is sealed */
+	_Atomic uint64_t newest; /* epoch of the newest living snapshot, 0: none */
+	struct gate gate;
+	struct grace grace;
+	struct space_counters counters[HOST_SHARDS];
+
+	_Atomic uint32_t freed;         /* changes when frames come free: a writer at the limit waits on it */
+	_Atomic uint32_t freed_waiters;
+
+	struct lock lock; /* guards what follows */
+	struct pool pool;
+	struct slab_cache versions, buckets;
+	struct snap *oldest_snap, *newest_snap;
+	uint64_t snap_count;
+	uint64_t opened_at_cut;
+	struct bucket *recent[RECENT_BUCKETS]; /* of the newest snapshot, by `from` */
+	struct bucket *dying;                  /* of snapshots given up, to be freed piece by piece */
+	struct version *retired[3];            /* unlinked, by generation modulo 3 */
+	uint64_t kept_frames;                  /* versions that have a frame (merged ones counted singly) */
+	uint64_t spilled_slots;
+};
+
+struct space_config {
+	unsigned page_shift;
+	void *window;
+	uint64_t pages;
+	enum base_kind base;
+	struct snap *source;
+	struct mmu *mmu;
+	size_t limit, idle_limit;
+	const struct spill_ops *spill;
+	void *spill_context;
+};
+
+int space_init(struct space *space, const struct space_config *config);
+void space_destroy(struct space *space); /* no snapshot is alive, no other thread inside */
+void space_validate(struct space *space);
+
+/* --- fault.c --- */
+
+/* The caller will overwrite the whole page at once: what it held need not be brought in. */
+#define FAULT_WHOLE 0x1u
+
+/* Makes a page writable in the current epoch. Called by a thread that is inside the gate. 0 also where
+ * it is open already; -EFAULT: outside the space; -EAGAIN: no frame to be had for the old content;
+ * -ENOMEM: no node for the table; or what reading a branch's source gave. On failure the page is as it
+ * was. */
+int fault(struct space *space, uint64_t page, unsigned flags);
+
+/* Whether a write by this thread, which is inside the gate, needs no fault. */
+bool space_is_open(struct space *space, uint64_t page);
+
+/* Keeps the content of an armed page before anybody writes it, as a writer would. */
+int keep_ahead(struct space *space, uint64_t page);
+
+/* For a page that this thread opened: it reads as the base again, and its memory may be given back. Not
+ * for BASE_WINDOW, which has no base below. */
+void forget(struct space *space, uint64_t page);
+
+/* --- dup.c --- */
+
+/* Ends the epoch; snap becomes what the window holds now. The gate is sealed. */
+void dup_space(struct space *space, struct snap *snap);
+
+/* Ends a snapshot and frees what only it read. */
+void dup_release(struct space *space, struct snap *snap);
+
+/* Gives a snapshot up: its readers find out, its memory comes free as writers need it. */
+void dup_drop(struct space *space, struct snap *snap);
+
+/* Frees up to most versions of dropped snapshots, and what is past its grace period. Locked. */
+void space_reclaim(struct space *space, unsigned most);
+
+/* Pages that only this snapshot holds in memory or in the spill file. */
+uint64_t snap_private_pages(struct snap *snap);
+
+/* --- lookup.c --- */
+
+/* Copies a piece of a page as the snapshot has it. -ESTALE, or what loading a spilled page gave. */
+int snap_read(struct snap *snap, uint64_t page, size_t offset, void *buffer, size_t length);
+
+/* Likewise as the live space has it; not ordered against writers of the same page. */
+int space_read(struct space *space, uint64_t page, size_t offset, void *buffer, size_t length);
+
+/* Since which epoch the content that the snapshot reads is there: 0 for what was never written. Two
+ * snapshots for which it is the same read the same bytes. */
+uint64_t snap_content_epoch(struct snap *snap, uint64_t page);
+
+uint64_t space_count_opened(const struct space *space);
+int64_t space_count_present(const struct space *space);
+
+/* --- evict.c --- */
+
+struct eviction {
+	void *frame;
+	struct version *version;
+};
+
+/* Chooses kept frames, oldest first, and holds them. */
+unsigned evict_begin(struct space *space, struct eviction evictions[], unsigned most);
+
+/* What was written to slots[i] is read there from now on. Slots of versions that were freed meanwhile
+ * are given back. Returns how many versions were moved. NULL slots: nothing was written, let go. */
+unsigned evict_end(struct space *space, struct eviction evictions[], const uint64_t *slots,
+		   unsigned count);
+
+/* Lets the version read from an equal frame, which is kept in memory from then on. false: the version was
+ * freed meanwhile. The eviction still has to be ended, with slots NULL. */
+bool evict_share(struct space *space, const struct eviction *eviction, const struct eviction *equal);
+
+static inline size_t space_page_size(const struct space *space)
+{
+	return (size_t)1 << space->page_shift;
+}
+
+static inline unsigned char *space_page(const struct space *space, uint64_t page)
+{
+	return space->window + (page << space->page_shift);
+}
+
+static inline bool space_present(const struct space *space, uint64_t state)
+{
+	return (state & PAGE_PRESENT) || (space->base == BASE_WINDOW && state_epoch(state) == 0);
+}
+
+static inline struct space_counters *space_counters(struct space *space)
+{
+	return &space->counters[host_shard()];
+}
+
+static inline void count(_Atomic uint64_t *counter)
+{
+	atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
+#endif

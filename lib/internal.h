@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the public objects are made of. A region is a space with a window of real memory, a policy for
+ * its limit, and a reference count: the caller's reference and one for each snapshot.
+ *
+ * Lock order: cut_mutex (of several regions: by address) -> gate -> view_mutex -> the space's lock.
+ */
+#ifndef COW_LIB_INTERNAL_H
+#define COW_LIB_INTERNAL_H
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <syslog.h>
+
+#include "core/space.h"
+#include "cow.h"
+#include "lib/histogram.h"
+#include "sys/sys.h"
+
+struct spill;
+struct view;
+
+struct cow_region {
+	struct space space;
+	_Atomic uint32_t refs;
+	uint64_t process; /* see process.h */
+	unsigned char *base;
+	size_t length;
+	bool adopted;
+	int memfd; /* -1: private memory */
+	struct cow_snapshot *source; /* of a branch: a reference */
+	enum cow_limit_policy limit_policy;
+	uint64_t limit_timeout_ns, cut_timeout_ns;
+	struct spill *spill;         /* NULL: none */
+	_Atomic uint32_t block_said; /* the log has been told once that there is no room */
+	pthread_mutex_t cut_mutex; /* orders cuts and rollbacks */
+	_Atomic uint64_t cut_ns_last, cut_ns_max;
+	_Atomic uint64_t dropped_snapshots, view_bytes;
+	struct histogram fault_ns;
+};
+
+#define SNAPSHOT_DROPPED 0x80000000u
+
+struct cow_snapshot {
+	struct snap snap;
+	_Atomic uint32_t refs;
+	struct cow_region *region; /* a reference */
+	uint64_t time_ns;
+	_Atomic uint32_t pins; /* views, branches, a rollback under way; or SNAPSHOT_DROPPED */
+	_Atomic uint32_t branches;
+	pthread_mutex_t view_mutex; /* guards view */
+	struct view *view;
+};
+
+/* --- checks.c: what every public function does first --- */
+int check_region(const struct cow_region *region);
+int check_snapshot(const struct cow_snapshot *snapshot);
+int check_range(size_t length, size_t offset, size_t piece);
+
+/* Reads a struct of the caller's with its size first: 0, -EINVAL or -E2BIG. */
+int options_read(void *to, size_t size, size_t first_release, const void *from);
+/* How many bytes of a result struct may be written: 0, or -EINVAL. */
+int stats_room(size_t given, size_t size, size_t first_release, size_t *ret_room);
+
+/* --- region.c --- */
+struct region_base {
+	void *adopt; /* memory that exists, or NULL */
+	struct cow_snapshot *source;
+};
+int region_make(size_t length, const struct cow_region_options *options, struct region_base base,
+		struct cow_region **ret_region);
+struct cow_region *region_get(struct cow_region *region);
+void region_put(struct cow_region *region);
+
+/* --- bracket.c --- */
+/* Inside the gate, with nothing opened. */
+int bracket_enter(struct cow_region *region);
+void bracket_leave(struct cow_region *region);
+bool bracket_is_held(const struct cow_region *region);
+/* Opens pages; -EAGAIN and others: some may have been opened, no content changed. Inside a bracket. */
+int bracket_open_pages(struct cow_region *region, uint64_t first, uint64_t end, unsigned flags);
+
+/* --- cut.c --- */
+int cut_regions(struct cow_region *const regions[], size_t count, struct cow_snapshot *snapshots[]);
+
+/* --- snapshot.c --- */
+struct cow_snapshot *snapshot_make(struct cow_region *region);
+void snapshot_discard(struct cow_snapshot *snapshot); /* never cut */
+bool snapshot_try_get(struct cow_snapshot *snapshot);
+int snapshot_pin(struct cow_snapshot *snapshot); /* it will not be dropped; -ESTALE: it was already */
+void snapshot_unpin(struct cow_snapshot *snapshot);
+
+/* --- limit.c --- */
+/* After -EAGAIN: 0: try again; or -EAGAIN: the policy has come to its end. freed: what space.freed was
+ * before the attempt; *deadline_ns: 0 at the first attempt. No bracket need be held, none is dropped. */
+int limit_make_room(struct cow_region *region, uint32_t freed, uint64_t *deadline_ns);
+
+/* --- view.c --- */
+void view_free(struct view *view);
+
+/* --- log.c --- */
+void log_message(int priority, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

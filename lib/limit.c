@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What is done when a first write finds no frame: the policies of enum cow_limit_policy. Called with the
+ * bracket's pages as they were and, for a rollback apart, outside the gate.
+ */
+#include <stddef.h>
+
+#include "lib/internal.h"
+#include "lib/spill.h"
+
+/* How often a waiting writer looks itself: a reader that ends its grace section wakes nobody. */
+#define LOOK_AGAIN_NS 1000000ull
+
+static struct cow_snapshot *snapshot_of(struct snap *snap)
+{
+	return (struct cow_snapshot *)(void *)((char *)snap - offsetof(struct cow_snapshot, snap));
+}
+
+/* The oldest that may be given up, with a reference. */
+static struct cow_snapshot *find_victim(struct space *space)
+{
+	struct cow_snapshot *victim = NULL;
+
+	lock_take(&space->lock);
+	for (struct snap *snap = space->oldest_snap; snap && !victim; snap = snap->newer) {
+		struct cow_snapshot *snapshot = snapshot_of(snap);
+
+		if (atomic_load(&snapshot->pins) == 0 && snapshot_try_get(snapshot))
+			victim = snapshot;
+	}
+	lock_drop(&space->lock);
+	return victim;
+}
+
+/* Pins and the drop exclude each other: the drop takes the pin count from none to DROPPED. */
+static bool give_up(struct cow_region *region, struct cow_snapshot *victim)
+{
+	uint32_t none = 0;
+
+	if (!atomic_compare_exchange_strong(&victim->pins, &none, SNAPSHOT_DROPPED))
+		return (none & SNAPSHOT_DROPPED) != 0;
+	dup_drop(&region->space, &victim->snap);
+	atomic_fetch_add(&region->dropped_snapshots, 1);
+	return true;
+}
+
+static bool drop_one(struct cow_region *region)
+{
+	struct cow_snapshot *victim = find_victim(&region->space);
+	bool dropped;
+
+	if (!victim)
+		return false;
+	dropped = give_up(region, victim);
+	if (dropped)
+		log_message(LOG_WARNING, "libcow: preimage_limit reached, the oldest snapshot was given up: "
+					 "free snapshots sooner, raise the limit, or use COW_LIMIT_SPILL");
+	cow_snapshot_unref(victim);
+	return dropped;
+}
+
+static void say_once(struct cow_region *region, const char *what, int error)
+{
+	if (atomic_exchange(&region->block_said, 1) == 0)
+		log_message(LOG_WARNING, "libcow: preimage_limit reached%s%s%s: writers wait for snapshots "
+					 "to be freed",
+			    what, error ? ": " : "", error ? strerror(error) : "");
+}
+
+/* Whether something was given back already, or is only waiting for readers to look away. */
+static bool is_coming_free(struct space *space, uint32_t freed)
+{
+	bool pending;
+
+	lock_take(&space->lock);
+	space_reclaim(space, 64);
+	pending = space->dying || space->retired[0] || space->retired[1] || space->retired[2];
+	lock_drop(&space->lock);
+	if (atomic_load(&space->freed) != freed)
+		return true;
+	if (pending)
+		host_wait(&space->freed, freed, host_now() + LOOK_AGAIN_NS);
+	return pending;
+}
+
+static int wait_for_room(struct cow_region *region, uint32_t freed, uint64_t *deadline_ns)
+{
+	struct space *space = &region->space;
+	uint64_t now = host_now();
+
+	if (*deadline_ns == 0)
+		*deadline_ns = now + region->limit_timeout_ns;
+	if (now >= *deadline_ns)
+		return -EAGAIN;
+	atomic_fetch_add(&space->freed_waiters, 1);
+	while (atomic_load(&space->freed) == freed && host_now() < *deadline_ns) {
+		host_wait(&space->freed, freed, host_now() + LOOK_AGAIN_NS);
+		lock_take(&space->lock);
+		space_reclaim(space, 64);
+		lock_drop(&space->lock);
+	}
+	atomic_fetch_sub(&space->freed_waiters, 1);
+	return 0;
+}
+
+static int spill_room(struct cow_region *region)
+{
+	int moved;
+
+	if (!region->spill) {
+		say_once(region, ", no spill_directory was given", 0);
+		return -ENOENT;
+	}
+	moved = spill_some(region->spill, &region->space);
+	if (moved < 0)
+		say_once(region, ", spilling failed", -moved);
+	return moved > 0 ? 0 : -ENOSPC;
+}
+
+int limit_make_room(struct cow_region *region, uint32_t freed, uint64_t *deadline_ns)
+{
+	if (region->space.pool.limit == 0)
+		return -ENOMEM; /* not the limit: the system has no memory */
+	if (is_coming_free(&region->space, freed))
+		return 0;
+	switch (region->limit_policy) {
+	case COW_LIMIT_DROP:
+		return drop_one(region) ? 0 : -EAGAIN;
+	case COW_LIMIT_SPILL:
+		if (spill_room(region) == 0)
+			return 0;
+		break;
+	case COW_LIMIT_BLOCK:
+		break;
+	}
+	return wait_for_room(region, freed, deadline_ns);
+}

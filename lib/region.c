@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Making and freeing regions. The window is an ordinary mapping of the full length, of which the kernel
+ * gives memory to the pages that are touched; everything else hangs from struct cow_region.
+ */
+#include <assert.h>
+
+#include "lib/internal.h"
+#include "lib/process.h"
+#include "lib/spill.h"
+
+#define LENGTH_MAX	   ((size_t)1 << 44)
+#define DEFAULT_POOL_LIMIT ((size_t)64 << 20)
+#define DEFAULT_TIMEOUT_NS 1000000000ull
+#define KNOWN_FLAGS	   (COW_REGION_HUGE_PAGES | COW_REGION_SHARED)
+
+static const struct cow_region_options default_options = COW_REGION_OPTIONS_INIT;
+
+static bool is_power_of_two(size_t value)
+{
+	return value != 0 && (value & (value - 1)) == 0;
+}
+
+static int check_options(const struct cow_region_options *options, struct region_base base)
+{
+	size_t page = sys_page_size();
+
+	if ((options->flags & ~KNOWN_FLAGS) || (base.adopt && options->flags != 0))
+		return -EINVAL;
+	if ((uintptr_t)options->address % page != 0)
+		return -EINVAL;
+	if (options->preimage_limit != 0 && options->preimage_limit < COW_PREIMAGE_LIMIT_MIN)
+		return -EINVAL;
+	if (options->limit_policy < COW_LIMIT_SPILL || options->limit_policy > COW_LIMIT_DROP)
+		return -EINVAL;
+	if (options->block != 0 && (!is_power_of_two(options->block) || options->block < page))
+		return -EINVAL;
+	if (options->trap < COW_TRAP_AUTO || options->trap > COW_TRAP_EXPLICIT)
+		return -EINVAL;
+	if (options->trap != COW_TRAP_EXPLICIT) {
+		log_message(LOG_ERR, "libcow: this release has the explicit trap only: "
+				     "set options.trap to COW_TRAP_EXPLICIT and bracket the writes");
+		return -EOPNOTSUPP;
+	}
+	return 0;
+}
+
+static int map_window(struct cow_region *region, const struct cow_region_options *options)
+{
+	int flags = MAP_NORESERVE, kind = MAP_PRIVATE | MAP_ANONYMOUS;
+	void *address;
+	int r;
+
+	if (options->flags & COW_REGION_SHARED) {
+		r = sys_memfd("cow-region", region->length);
+		if (r < 0)
+			return r;
+		region->memfd = r;
+		kind = MAP_SHARED;
+	}
+	if (options->address)
+		flags |= MAP_FIXED_NOREPLACE;
+	r = sys_map(options->address, region->length, PROT_READ | PROT_WRITE, flags | kind, region->memfd,
+		    &address);
+	if (r < 0)
+		return r;
+	/* Before 4.17 the kernel takes the address for a hint. */
+	if (options->address && address != options->address) {
+		sys_unmap(address, region->length);
+		return -EEXIST;
+	}
+	region->base = address;
+	if (options->flags & COW_REGION_SHARED)
+		r = sys_advise(address, region->length, MADV_DONTFORK);
+	if (r == 0 && (options->flags & COW_REGION_HUGE_PAGES))
+		(void)sys_advise(address, region->length, MADV_HUGEPAGE); /* a wish, not a need */
+	return r;
+}
+
+static int set_up_limit(struct cow_region *region, const struct cow_region_options *options)
+{
+	region->limit_policy = options->limit_policy;
+	region->limit_timeout_ns = options->limit_timeout_ns ?: DEFAULT_TIMEOUT_NS;
+	region->cut_timeout_ns = options->cut_timeout_ns ?: DEFAULT_TIMEOUT_NS;
+	if (options->limit_policy != COW_LIMIT_SPILL || !options->spill_directory)
+		return 0;
+	return spill_new(options->spill_directory, sys_page_size(), &region->spill);
+}
+
+/* Whatever was set up, in reverse. */
+static void region_destroy(struct cow_region *region)
+{
+	space_destroy(&region->space);
+	spill_free(region->spill);
+	if (region->base && !region->adopted)
+		sys_unmap(region->base, region->length);
+	sys_close(region->memfd);
+	pthread_mutex_destroy(&region->cut_mutex);
+	if (region->source) {
+		atomic_fetch_sub(&region->source->branches, 1);
+		snapshot_unpin(region->source);
+		cow_snapshot_unref(region->source);
+	}
+	sys_free(region);
+}
+
+static int init_space(struct cow_region *region, const struct cow_region_options *options,
+		      struct region_base base)
+{
+	struct space_config config = {
+		.page_shift = (unsigned)__builtin_ctzl(sys_page_size()),
+		.window = region->base,
+		.pages = region->length / sys_page_size(),
+		.base = base.adopt ? BASE_WINDOW : base.source ? BASE_SOURCE : BASE_ZERO,
+		.source = base.source ? &base.source->snap : NULL,
+		.mmu = &mmu_explicit,
+		.limit = options->preimage_limit,
+		.idle_limit = options->pool_limit ?: DEFAULT_POOL_LIMIT,
+		.spill = &spill_file_ops,
+		.spill_context = region->spill,
+	};
+
+	return space_init(&region->space, &config);
+}
+
+static int round_length(size_t length, size_t *ret_length)
+{
+	size_t page = sys_page_size();
+
+	if (length == 0 || length > LENGTH_MAX)
+		return -EINVAL;
+	*ret_length = (length + page - 1) & ~(page - 1);
+	return 0;
+}
+
+/* The caller has it pinned already. */
+static void keep_source(struct cow_region *region, struct cow_snapshot *source)
+{
+	region->source = cow_snapshot_ref(source);
+	snapshot_pin(source);
+	atomic_fetch_add(&source->branches, 1);
+}
+
+int region_make(size_t length, const struct cow_region_options *given, struct region_base base,
+		struct cow_region **ret_region)
+{
+	struct cow_region_options options = default_options;
+	struct cow_region *region;
+	int r;
+
+	if (!ret_region)
+		return -EINVAL;
+	if (given) {
+		r = options_read(&options, sizeof(options), sizeof(options), given);
+		if (r < 0)
+			return r;
+	}
+	r = check_options(&options, base);
+	if (r < 0)
+		return r;
+	r = round_length(length, &length);
+	if (r < 0)
+		return r;
+	region = sys_alloc(sizeof(*region));
+	if (!region)
+		return -ENOMEM;
+	region->memfd = -1;
+	region->length = length;
+	atomic_init(&region->refs, 1);
+	pthread_mutex_init(&region->cut_mutex, NULL);
+	r = process_mark(&region->process);
+	if (r < 0)
+		goto out;
+	r = set_up_limit(region, &options);
+	if (r < 0)
+		goto out;
+	if (base.adopt) {
+		region->adopted = true;
+		region->base = base.adopt;
+	} else {
+		r = map_window(region, &options);
+	}
+	if (r < 0)
+		goto out;
+	r = init_space(region, &options, base);
+	if (r < 0)
+		goto out;
+	if (base.source)
+		keep_source(region, base.source);
+	*ret_region = region;
+	return 0;
+out:
+	region_destroy(region);
+	return r;
+}
+
+int cow_region_new(size_t length, const struct cow_region_options *options,
+		   struct cow_region **ret_region)
+{
+	return region_make(length, options, (struct region_base){ 0 }, ret_region);
+}
+
+int cow_region_adopt(void *address, size_t length, const struct cow_region_options *options,
+		     struct cow_region **ret_region)
+{
+	size_t page = sys_page_size();
+
+	if (!address || (uintptr_t)address % page != 0 || length % page != 0)
+		return -EINVAL;
+	if (length == 0 || length > LENGTH_MAX)
+		return -EINVAL;
+	if (!sys_is_mapped(address, length))
+		return -ENOMEM;
+	return region_make(length, options, (struct region_base){ .adopt = address }, ret_region);
+}
+
+struct cow_region *region_get(struct cow_region *region)
+{
+	atomic_fetch_add(&region->refs, 1);
+	return region;
+}
+
+void region_put(struct cow_region *region)
+{
+	if (atomic_fetch_sub(&region->refs, 1) == 1)
+		region_destroy(region);
+}
+
+void cow_region_free(struct cow_region *region)
+{
+	if (check_region(region) == 0)
+		region_put(region);
+}
+
+void *cow_region_get_base(const struct cow_region *region)
+{
+	return region ? region->base : NULL;
+}
+
+size_t cow_region_get_length(const struct cow_region *region)
+{
+	return region ? region->length : 0;
+}
+
+int cow_region_arm(struct cow_region *region)
+{
+	return check_region(region);
+}

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Rollback: a write of the pages that were written since, with what the snapshot has.
+ *
+ * First every such page is opened, as any writer would: that keeps what newer snapshots read, can fail,
+ * and changes no content. Then the contents are put back, which fails only when spilled content cannot be
+ * read; so that this, too, leaves the region as it was, a guard snapshot is taken first where anything is
+ * spilled.
+ */
+#include "lib/internal.h"
+
+struct rollback {
+	struct cow_region *region;
+	struct snap *to;
+	uint64_t run_first, run_end; /* pages that had no content then: their memory goes back */
+	uint64_t deadline_ns;
+};
+
+static int open_page(uint64_t page, struct entry *entry, void *context)
+{
+	struct rollback *rollback = context;
+	struct cow_region *region = rollback->region;
+
+	(void)entry;
+	for (;;) {
+		uint32_t freed = atomic_load(&region->space.freed);
+		int r = bracket_open_pages(region, page, page + 1, 0);
+
+		if (r == -EAGAIN)
+			r = limit_make_room(region, freed, &rollback->deadline_ns);
+		else
+			return r;
+		if (r < 0)
+			return r;
+	}
+}
+
+static void give_back(struct rollback *rollback)
+{
+	struct cow_region *region = rollback->region;
+	size_t length = (rollback->run_end - rollback->run_first) << region->space.page_shift;
+	unsigned char *start = space_page(&region->space, rollback->run_first);
+
+	if (length == 0)
+		return;
+	if (sys_advise(start, length, region->memfd >= 0 ? MADV_REMOVE : MADV_DONTNEED) < 0)
+		memset(start, 0, length);
+	rollback->run_first = rollback->run_end = 0;
+}
+
+static void put_back_base(struct rollback *rollback, uint64_t page)
+{
+	if (page != rollback->run_end)
+		give_back(rollback);
+	if (rollback->run_first == rollback->run_end)
+		rollback->run_first = page;
+	rollback->run_end = page + 1;
+	forget(&rollback->region->space, page);
+}
+
+static int put_back(uint64_t page, struct entry *entry, void *context)
+{
+	struct rollback *rollback = context;
+	struct space *space = &rollback->region->space;
+
+	(void)entry;
+	if (space->base != BASE_WINDOW && snap_content_epoch(rollback->to, page) == 0) {
+		put_back_base(rollback, page);
+		return 0;
+	}
+	return snap_read(rollback->to, page, 0, space_page(space, page), space_page_size(space));
+}
+
+static int put_all_back(struct rollback *rollback)
+{
+	struct space *space = &rollback->region->space;
+	int r = table_walk(&space->table, 0, space->pages, rollback->to->epoch, put_back, rollback);
+
+	give_back(rollback);
+	return r;
+}
+
+static bool anything_spilled(struct space *space)
+{
+	bool spilled;
+
+	lock_take(&space->lock);
+	spilled = space->spilled_slots > 0;
+	lock_drop(&space->lock);
+	return spilled;
+}
+
+/* The cut mutex is held: no cut falls in between. */
+static int rollback_locked(struct cow_region *region, struct cow_snapshot *snapshot,
+			   struct cow_snapshot *guard)
+{
+	struct rollback rollback = { .region = region, .to = &snapshot->snap };
+	struct space *space = &region->space;
+	int r;
+
+	r = bracket_enter(region);
+	if (r < 0)
+		return r;
+	r = table_walk(&space->table, 0, space->pages, snapshot->snap.epoch, open_page, &rollback);
+	if (r == 0) {
+		r = put_all_back(&rollback);
+		if (r < 0 && guard) {
+			rollback.to = &guard->snap;
+			(void)put_all_back(&rollback);
+		}
+	}
+	bracket_leave(region);
+	return r;
+}
+
+int cow_region_rollback(struct cow_region *region, struct cow_snapshot *snapshot)
+{
+	struct cow_snapshot *guard = NULL;
+	int r;
+
+	r = check_region(region);
+	if (r == 0)
+		r = check_snapshot(snapshot);
+	if (r < 0)
+		return r;
+	if (snapshot->region != region)
+		return -EINVAL;
+	if (bracket_is_held(region))
+		return -EDEADLK;
+	r = snapshot_pin(snapshot);
+	if (r < 0)
+		return r;
+	if (anything_spilled(&region->space))
+		r = cow_region_snapshot(region, &guard);
+	if (r == 0 && guard)
+		snapshot_pin(guard);
+	if (r == 0) {
+		pthread_mutex_lock(&region->cut_mutex);
+		r = rollback_locked(region, snapshot, guard);
+		pthread_mutex_unlock(&region->cut_mutex);
+	}
+	snapshot_unpin(snapshot);
+	cow_snapshot_unref(guard);
+	return r;
+}

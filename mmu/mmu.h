@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the core asks of a memory management unit. A back end protects and opens pages; it decides
+ * nothing: whatever traps, the same fault() runs.
+ *
+ * A page that protect() returned for may still be written through a stale translation until flush()
+ * returned. unprotect() takes effect at once. A NULL function has nothing to do. All of them may be
+ * called in a trap.
+ */
+#ifndef COW_MMU_MMU_H
+#define COW_MMU_MMU_H
+
+#include <stdint.h>
+
+struct mmu;
+
+struct mmu_ops {
+	const char *name;
+	void (*protect)(struct mmu *mmu, uint64_t page);
+	void (*unprotect)(struct mmu *mmu, uint64_t page);
+	void (*flush)(struct mmu *mmu);
+};
+
+struct mmu {
+	const struct mmu_ops *ops;
+};
+
+/* No trap: the epoch test in the caller's bracket is the protection, so a cut has nothing to do. */
+extern struct mmu mmu_explicit;
+
+#endif

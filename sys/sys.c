@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "sys/sys.h"
+
+int (*sys_injector)(enum sys_call call);
+
+static int injected(enum sys_call call)
+{
+	return sys_injector ? sys_injector(call) : 0;
+}
+
+const char *sys_call_name(enum sys_call call)
+{
+	static const char *const names[SYS_CALLS] = {
+		[SYS_CALL_ALLOC] = "alloc",	  [SYS_CALL_MAP] = "mmap",
+		[SYS_CALL_UNMAP] = "munmap",	  [SYS_CALL_PROTECT] = "mprotect",
+		[SYS_CALL_ADVISE] = "madvise",
+		[SYS_CALL_MEMFD] = "memfd_create", [SYS_CALL_TRUNCATE] = "ftruncate",
+		[SYS_CALL_OPEN] = "open",	  [SYS_CALL_STATFS] = "fstatfs",
+		[SYS_CALL_READ_AT] = "pread",	  [SYS_CALL_WRITE_AT] = "pwritev",
+		[SYS_CALL_EVENTFD] = "eventfd",	  [SYS_CALL_EPOLL] = "epoll",
+		[SYS_CALL_USERFAULTFD] = "userfaultfd", [SYS_CALL_UFFD_IOCTL] = "ioctl(userfaultfd)",
+		[SYS_CALL_THREAD] = "pthread_create",
+	};
+
+	return names[call];
+}
+
+void *sys_alloc(size_t bytes)
+{
+	return injected(SYS_CALL_ALLOC) < 0 ? NULL : calloc(1, bytes);
+}
+
+void *sys_alloc_array(size_t count, size_t bytes)
+{
+	return injected(SYS_CALL_ALLOC) < 0 ? NULL : calloc(count, bytes);
+}
+
+void *sys_alloc_page(size_t page_size)
+{
+	return injected(SYS_CALL_ALLOC) < 0 ? NULL : aligned_alloc(page_size, page_size);
+}
+
+void sys_free(void *memory)
+{
+	free(memory);
+}
+
+int sys_map(void *address, size_t length, int protection, int flags, int fd, void **ret_address)
+{
+	int r = injected(SYS_CALL_MAP);
+	void *mapped;
+
+	if (r < 0)
+		return r;
+	mapped = mmap(address, length, protection, flags, fd, 0);
+	if (mapped == MAP_FAILED)
+		return -errno;
+	*ret_address = mapped;
+	return 0;
+}
+
+int sys_unmap(void *address, size_t length)
+{
+	int r = injected(SYS_CALL_UNMAP);
+
+	if (r < 0)
+		return r;
+	return munmap(address, length) < 0 ? -errno : 0;
+}
+
+int sys_protect(void *address, size_t length, int protection)
+{
+	int r = injected(SYS_CALL_PROTECT);
+
+	if (r < 0)
+		return r;
+	return mprotect(address, length, protection) < 0 ? -errno : 0;
+}
+
+int sys_advise(void *address, size_t length, int advice)
+{
+	int r = injected(SYS_CALL_ADVISE);
+
+	if (r < 0)
+		return r;
+	return madvise(address, length, advice) < 0 ? -errno : 0;
+}
+
+/* mincore() answers ENOMEM for a range with a hole, whatever else it says about residency. */
+bool sys_is_mapped(const void *address, size_t length)
+{
+	size_t page = sys_page_size();
+	unsigned char residency[512];
+	size_t step = sizeof(residency) * page;
+
+	for (size_t at = 0; at < length; at += step) {
+		size_t piece = length - at < step ? length - at : step;
+
+		if (mincore((char *)(uintptr_t)address + at, piece, residency) < 0)
+			return false;
+	}
+	return true;
+}
+
+size_t sys_page_size(void)
+{
+	static size_t size;
+
+	if (size == 0)
+		size = (size_t)sysconf(_SC_PAGESIZE);
+	return size;
+}
+
+int sys_memfd(const char *name, size_t length)
+{
+	int r = injected(SYS_CALL_MEMFD);
+	int fd;
+
+	if (r < 0)
+		return r;
+	fd = memfd_create(name, MFD_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	r = sys_truncate(fd, length);
+	if (r < 0) {
+		sys_close(fd);
+		return r;
+	}
+	return fd;
+}
+
+int sys_truncate(int fd, uint64_t length)
+{
+	int r = injected(SYS_CALL_TRUNCATE);
+
+	if (r < 0)
+		return r;
+	return ftruncate(fd, (off_t)length) < 0 ? -errno : 0;
+}
+
+/* Where the file system knows no nameless files, one with a name that is gone at once. */
+static int open_and_unlink(const char *directory, int flags)
+{
+	char path[PATH_MAX];
+	int fd;
+
+	if (snprintf(path, sizeof(path), "%s/.cow-XXXXXX", directory) >= (int)sizeof(path))
+		return -ENAMETOOLONG;
+	fd = mkostemp(path, O_CLOEXEC | flags);
+	if (fd < 0)
+		return -errno;
+	unlink(path);
+	return fd;
+}
+
+int sys_open_unlinked(const char *directory, int flags)
+{
+	int r = injected(SYS_CALL_OPEN);
+	int fd;
+
+	if (r < 0)
+		return r;
+	fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC | flags, 0600);
+	if (fd >= 0)
+		return fd;
+	if (errno == EOPNOTSUPP || errno == EISDIR)
+		return open_and_unlink(directory, flags);
+	return -errno;
+}
+
+int sys_is_tmpfs(int fd)
+{
+	int r = injected(SYS_CALL_STATFS);
+	struct statfs fs;
+
+	if (r < 0)
+		return r;
+	if (fstatfs(fd, &fs) < 0)
+		return -errno;
+	return fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC;
+}
+
+ssize_t sys_read_at(int fd, void *buffer, size_t length, uint64_t offset)
+{
+	int r = injected(SYS_CALL_READ_AT);
+	ssize_t n;
+
+	if (r < 0)
+		return r;
+	do
+		n = pread(fd, buffer, length, (off_t)offset);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n;
+}
+
+/* A short write ends in the error that cut it short, or -ENOSPC. */
+int sys_write_at(int fd, const struct iovec *pieces, int count, uint64_t offset)
+{
+	int r = injected(SYS_CALL_WRITE_AT);
+	size_t length = 0;
+	ssize_t n;
+
+	if (r < 0)
+		return r;
+	for (int i = 0; i < count; i++)
+		length += pieces[i].iov_len;
+	do
+		n = pwritev(fd, pieces, count, (off_t)offset);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	return (size_t)n == length ? 0 : -ENOSPC;
+}
+
+void sys_drop_cache(int fd, uint64_t offset, size_t length)
+{
+	if (sync_file_range(fd, (off_t)offset, (off_t)length,
+			    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+				    SYNC_FILE_RANGE_WAIT_AFTER) == 0)
+		posix_fadvise(fd, (off_t)offset, (off_t)length, POSIX_FADV_DONTNEED);
+}
+
+void sys_close(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+int sys_eventfd(void)
+{
+	int r = injected(SYS_CALL_EVENTFD);
+	int fd;
+
+	if (r < 0)
+		return r;
+	fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return fd < 0 ? -errno : fd;
+}
+
+int sys_epoll_new(void)
+{
+	int r = injected(SYS_CALL_EPOLL);
+	int fd;
+
+	if (r < 0)
+		return r;
+	fd = epoll_create1(EPOLL_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+int sys_epoll_add(int epoll, int fd, uint64_t data)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.u64 = data };
+	int r = injected(SYS_CALL_EPOLL);
+
+	if (r < 0)
+		return r;
+	return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+int sys_epoll_wait(int epoll, uint64_t *ret_data)
+{
+	struct epoll_event event;
+	int n;
+
+	do
+		n = epoll_wait(epoll, &event, 1, -1);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	*ret_data = event.data.u64;
+	return 0;
+}
+
+/* Without the flag it needs privilege, but serves system calls that touch the range, too. */
+int sys_userfaultfd(bool *ret_kernel_faults)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	int r = injected(SYS_CALL_USERFAULTFD);
+	bool kernel_faults = true;
+	long fd;
+
+	if (r < 0)
+		return r;
+	fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0 && errno == EPERM) {
+		kernel_faults = false;
+		fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+	}
+	if (fd < 0)
+		return -errno;
+	if (ioctl((int)fd, UFFDIO_API, &api) < 0) {
+		r = -errno;
+		sys_close((int)fd);
+		return r;
+	}
+	*ret_kernel_faults = kernel_faults;
+	return (int)fd;
+}
+
+static int uffd_ioctl(int fd, unsigned long request, void *argument)
+{
+	int r = injected(SYS_CALL_UFFD_IOCTL);
+
+	if (r < 0)
+		return r;
+	return ioctl(fd, request, argument) < 0 ? -errno : 0;
+}
+
+int sys_uffd_register_missing(int fd, void *address, size_t length)
+{
+	struct uffdio_register range = {
+		.range = { .start = (uintptr_t)address, .len = length },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+
+	return uffd_ioctl(fd, UFFDIO_REGISTER, &range);
+}
+
+int sys_uffd_read(int fd, uint64_t *ret_address)
+{
+	struct uffd_msg message;
+	ssize_t n;
+
+	do
+		n = read(fd, &message, sizeof(message));
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return errno == EAGAIN ? 0 : -errno;
+	if (n != sizeof(message) || message.event != UFFD_EVENT_PAGEFAULT)
+		return 0;
+	*ret_address = message.arg.pagefault.address;
+	return 1;
+}
+
+int sys_uffd_copy(int fd, void *to, const void *from, size_t length)
+{
+	struct uffdio_copy copy = {
+		.dst = (uintptr_t)to,
+		.src = (uintptr_t)from,
+		.len = length,
+	};
+
+	return uffd_ioctl(fd, UFFDIO_COPY, &copy);
+}
+
+int sys_uffd_wake(int fd, void *address, size_t length)
+{
+	struct uffdio_range range = { .start = (uintptr_t)address, .len = length };
+
+	return uffd_ioctl(fd, UFFDIO_WAKE, &range);
+}
+
+int sys_eventfd_signal(int fd)
+{
+	return eventfd_write(fd, 1) < 0 ? -errno : 0;
+}
+
+int sys_thread_start(pthread_t *ret_thread, void *(*run)(void *), void *context)
+{
+	int r = injected(SYS_CALL_THREAD);
+	sigset_t all, before;
+
+	if (r < 0)
+		return r;
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &before);
+	r = -pthread_create(ret_thread, NULL, run, context);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return r;
+}
+
+static uint64_t clock_ns(clockid_t clock)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+uint64_t sys_monotonic_ns(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
+}
+
+uint64_t sys_realtime_ns(void)
+{
+	return clock_ns(CLOCK_REALTIME);
+}

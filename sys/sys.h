@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Every kernel call and every allocation of the library goes through here: the one seam at which tests
+ * inject failures. All return 0 (or a result) or a negative errno; EINTR is retried where the call can
+ * be repeated.
+ */
+#ifndef COW_SYS_SYS_H
+#define COW_SYS_SYS_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "sys/compat.h"
+
+enum sys_call {
+	SYS_CALL_ALLOC,
+	SYS_CALL_MAP,
+	SYS_CALL_UNMAP,
+	SYS_CALL_PROTECT,
+	SYS_CALL_ADVISE,
+	SYS_CALL_MEMFD,
+	SYS_CALL_TRUNCATE,
+	SYS_CALL_OPEN,
+	SYS_CALL_STATFS,
+	SYS_CALL_READ_AT,
+	SYS_CALL_WRITE_AT,
+	SYS_CALL_EVENTFD,
+	SYS_CALL_EPOLL,
+	SYS_CALL_USERFAULTFD,
+	SYS_CALL_UFFD_IOCTL,
+	SYS_CALL_THREAD,
+	SYS_CALLS,
+};
+
+/* For tests: called before each call; a negative errno is returned in its place. NULL in production. */
+extern int (*sys_injector)(enum sys_call call);
+const char *sys_call_name(enum sys_call call);
+
+void *sys_alloc(size_t bytes); /* zeroed, NULL on failure */
+void *sys_alloc_array(size_t count, size_t bytes);
+void *sys_alloc_page(size_t page_size); /* aligned, contents undefined */
+void sys_free(void *memory);
+
+int sys_map(void *address, size_t length, int protection, int flags, int fd, void **ret_address);
+int sys_unmap(void *address, size_t length);
+int sys_protect(void *address, size_t length, int protection);
+int sys_advise(void *address, size_t length, int advice);
+bool sys_is_mapped(const void *address, size_t length);
+size_t sys_page_size(void);
+
+int sys_memfd(const char *name, size_t length); /* a descriptor */
+int sys_truncate(int fd, uint64_t length);
+int sys_open_unlinked(const char *directory, int flags); /* a descriptor of a nameless file */
+int sys_is_tmpfs(int fd);                                /* 1, 0 */
+ssize_t sys_read_at(int fd, void *buffer, size_t length, uint64_t offset);
+int sys_write_at(int fd, const struct iovec *pieces, int count, uint64_t offset); /* all of it */
+void sys_drop_cache(int fd, uint64_t offset, size_t length); /* written back first */
+void sys_close(int fd);
+
+int sys_eventfd(void);
+int sys_epoll_new(void);
+int sys_epoll_add(int epoll, int fd, uint64_t data);
+int sys_epoll_wait(int epoll, uint64_t *ret_data); /* blocks */
+
+/* A userfaultfd for missing pages; *ret_kernel_faults says whether it serves system calls, too. */
+int sys_userfaultfd(bool *ret_kernel_faults);
+int sys_uffd_register_missing(int fd, void *address, size_t length);
+int sys_uffd_read(int fd, uint64_t *ret_address); /* 1: a page fault, 0: nothing (more) */
+int sys_uffd_copy(int fd, void *to, const void *from, size_t length); /* -EEXIST: it is there already */
+int sys_uffd_wake(int fd, void *address, size_t length);
+int sys_eventfd_signal(int fd);
+
+/* A thread with all signals blocked. */
+int sys_thread_start(pthread_t *ret_thread, void *(*run)(void *), void *context);
+
+uint64_t sys_monotonic_ns(void);
+uint64_t sys_realtime_ns(void);
+
+#endif
