@@ -64,7 +64,7 @@ struct command {
 	unsigned int min_operands, max_operands;
 	const char *const *operands; /* words that complete the first operand, NULL-terminated */
 	enum command_json json;
-	bool stop_at_operand; /* what follows the first operand is not cow's (a program's arguments) */
+	bool stop_at_operand; /* what follows the first one is a program's arguments */
 	bool hidden;          /* not in help */
 	/* Returns an exit status. The operands are argv[0] to argv[argc - 1]. */
 	int (*run)(const struct command *command, int argc, char **argv);

@@ -359,7 +359,7 @@ static int parse_words(struct cursor *cursor, int *ret_operands)
 	while (cursor->next < cursor->argc) {
 		word = cursor->argv[cursor->next++];
 		if (options_over || word[0] != '-' || !word[1]) {
-			/* Operands only move towards the front: the word is no longer needed there. */
+			/* Operands only move to the front, over words already read. */
 			cursor->argv[operands++] = word;
 			options_over |= cursor->command->stop_at_operand;
 		} else if (strcmp(word, "--") == 0) {
