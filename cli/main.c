@@ -93,7 +93,10 @@ int main(int argc, char **argv)
 
 	occupy_standard_descriptors();
 	setlocale(LC_CTYPE, "");
-	/* A closed pipe is an error to report, after temporary files are gone, not a silent end. */
+	/*
+	 * A closed pipe is an error to report, after temporary files are gone, not a silent end. A
+	 * verb that runs a program sets this back for it: ignored signals outlive exec.
+	 */
 	signal(SIGPIPE, SIG_IGN);
 	if (argc < 2) {
 		help_print_overview(stderr);

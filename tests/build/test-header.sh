@@ -28,10 +28,10 @@ dialects() { # COMPILER LANGUAGE DIALECT...
 	for dialect in "$@"; do
 		if command -v "${compiler%% *}" >/dev/null 2>&1; then
 			# shellcheck disable=SC2086
-			ok "${compiler##*/}, $dialect" $compiler -x "$language" -std="$dialect" $warnings \
+			ok "$language, $dialect, ${compiler##*/}" $compiler -x "$language" -std="$dialect" $warnings \
 				$include -fsyntax-only "$tmp/user.c"
 		else
-			skip "${compiler##*/}, $dialect" "it is not installed"
+			skip "$language, $dialect, ${compiler##*/}" "it is not installed"
 		fi
 	done
 }
