@@ -70,6 +70,7 @@ bench:
 lint:
 	$(call setup,test lint)
 	$(call configure,lint,$(dev))
+	@ninja -C build/lint build.ninja >/dev/null
 	@scripts/lint.sh build/lint
 
 .PHONY: format

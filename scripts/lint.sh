@@ -66,7 +66,7 @@ check_layers() {
 check_analyzer() {
 	flags="-std=gnu17 -O2 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -Iinclude -I$build
 		$(pkg-config --cflags json-c sqlite3)"
-	printf '%s\n' $units | grep -E '^(sys|core|mmu|lib|store|proc|cli)/' |
+	printf '%s\n' $units | grep -E '^(sys|core|mmu|lib|store|proc|sqlite|cli)/' |
 		xargs -P "$jobs" -n 1 gcc $flags -Wall -Wextra -Wno-unused-parameter \
 			-Wno-missing-field-initializers -Werror -fanalyzer -c -o /dev/null
 }
