@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "core/copy.h"
 #include "core/space.h"
 
 /* The page's state word is also what waiters sleep on: its low half, with the BUSY bit. */
@@ -108,7 +109,15 @@ static int add_version(struct space *space, struct entry *entry, uint64_t from, 
 	return 0;
 }
 
-/* Copies what the snapshots read out of the window. */
+static void free_frame(struct space *space, void *frame)
+{
+	lock_take(&space->lock);
+	frame_put(&space->pool, frame);
+	lock_drop(&space->lock);
+}
+
+/* Copies what the snapshots read out of the window. The frame is taken before the page is looked at, so
+ * that the processor fetches both at once; where the page turns out to be zero it goes back. */
 static int keep_copy(struct space *space, uint64_t page, uint64_t state, uintptr_t *ret_content)
 {
 	const unsigned char *window = space_page(space, page);
@@ -118,15 +127,19 @@ static int keep_copy(struct space *space, uint64_t page, uint64_t state, uintptr
 		*ret_content = content_make(CONTENT_BASE, 0);
 		return 0;
 	}
+	frame = alloc_frame(space);
+	if (frame)
+		expect_write(frame);
 	if (page_is_zero(window, space_page_size(space))) {
+		if (frame)
+			free_frame(space, frame);
 		*ret_content = content_make(CONTENT_ZERO, 0);
 		return 0;
 	}
-	frame = alloc_frame(space);
 	if (!frame)
 		return -EAGAIN;
 	STEP("fault: copy");
-	memcpy(frame, window, space_page_size(space));
+	copy_page(frame, window, space_page_size(space));
 	STEP("fault: copied");
 	*ret_content = content_make(CONTENT_FRAME, (uintptr_t)frame);
 	return 0;
@@ -252,6 +265,7 @@ int fault(struct space *space, uint64_t page, unsigned flags)
 
 	if (page >= space->pages)
 		return -EFAULT;
+	expect_read(space_page(space, page));
 	entry = table_touch(&space->table, page, epoch);
 	if (!entry)
 		return -ENOMEM;

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "core/copy.h"
 #include "core/space.h"
 
 #ifdef COW_TSAN
@@ -25,11 +26,10 @@ copy_racing(void *to, const void *from, size_t length)
 	while (length-- > 0)
 		*out++ = *in++;
 }
+#elif defined(COW_MODEL)
+#define copy_racing copy_page
 #else
-static void copy_racing(void *to, const void *from, size_t length)
-{
-	memcpy(to, from, length);
-}
+#define copy_racing memcpy
 #endif
 
 static uint64_t load_state(struct entry *entry)

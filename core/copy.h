@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Copying page contents.
+ *
+ * Between the window and a frame a page is seldom in the cache, and mostly two misses wait for each other:
+ * the core asks for both before it needs them, and copies as the kernel does, by the string instruction,
+ * which on current processors does not read the lines that it will overwrite. Under a sanitizer it is
+ * memcpy(), which the sanitizer sees; in the model it happens in pieces, so that a torn page shows.
+ */
+#ifndef COW_CORE_COPY_H
+#define COW_CORE_COPY_H
+
+#include <string.h>
+
+#include "core/host.h"
+
+static inline void copy_page(void *to, const void *from, size_t bytes)
+{
+#if defined(COW_MODEL)
+	STEP("copy: first half");
+	memcpy(to, from, bytes / 2);
+	STEP("copy: second half");
+	memcpy((char *)to + bytes / 2, (const char *)from + bytes / 2, bytes - bytes / 2);
+#elif defined(__x86_64__) && !defined(COW_TSAN) && !defined(__SANITIZE_ADDRESS__)
+	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory");
+#else
+	memcpy(to, from, bytes);
+#endif
+}
+
+/* The first lines; the processor's own prefetcher goes on from there, but not into a new page. */
+static inline void expect_read(const void *page)
+{
+	__builtin_prefetch(page, 0);
+	__builtin_prefetch((const char *)page + 64, 0);
+	__builtin_prefetch((const char *)page + 128, 0);
+}
+
+static inline void expect_write(void *page)
+{
+	__builtin_prefetch(page, 1);
+	__builtin_prefetch((char *)page + 64, 1);
+}
+
+#endif
