@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <getopt.h>
+#include <json-c/json.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bench/harness.h"
+
+static struct {
+	const char *name;
+	struct bench_options options;
+	struct json_object *root, *results;
+	char section[200];
+	unsigned missed;
+} bench;
+
+void check(bool holds, const char *what)
+{
+	if (holds)
+		return;
+	fprintf(stderr, "%s: %s\n", bench.name, what);
+	exit(1);
+}
+
+void check_errno(int r, const char *what)
+{
+	if (r >= 0)
+		return;
+	fprintf(stderr, "%s: %s: %s\n", bench.name, what, strerror(-r));
+	exit(1);
+}
+
+static void usage(const char *purpose, FILE *stream)
+{
+	fprintf(stream,
+		"usage: %s [--quick] [--strict] [--runs N] [--seed N] [--directory DIR] [--json FILE]\n%s\n"
+		"  --quick      tiny sizes, to see that it runs\n"
+		"  --strict     exit status 1 when a result misses its bound\n"
+		"  --runs       counted turns of each measurement (default 9)\n"
+		"  --seed       of the random orders (default 1)\n"
+		"  --directory  for files, on a disk (default .)\n"
+		"  --json       write the results there\n",
+		bench.name, purpose);
+}
+
+static void read_line(const char *path, const char *key, char *value, size_t room)
+{
+	char line[512];
+	FILE *file = fopen(path, "re");
+
+	snprintf(value, room, "unknown");
+	while (file && fgets(line, sizeof(line), file)) {
+		char *at = key ? strchr(line, ':') : line;
+
+		if (key && (strncmp(line, key, strlen(key)) != 0 || !at))
+			continue;
+		at += key ? 2 : 0;
+		at[strcspn(at, "\n")] = 0;
+		snprintf(value, room, "%s", at);
+		break;
+	}
+	if (file)
+		fclose(file);
+}
+
+static void describe_machine(void)
+{
+	struct json_object *machine = json_object_new_object();
+	char cpu[128], thp[128];
+	struct utsname kernel;
+
+	uname(&kernel);
+	read_line("/proc/cpuinfo", "model name", cpu, sizeof(cpu));
+	read_line("/sys/kernel/mm/transparent_hugepage/enabled", NULL, thp, sizeof(thp));
+	printf("%s: Linux %s %s, %ld x %s, pages of %ld bytes, huge pages: %s\n", bench.name,
+	       kernel.release, kernel.machine, sysconf(_SC_NPROCESSORS_ONLN), cpu, sysconf(_SC_PAGESIZE),
+	       thp);
+	printf("%u turns after 2 that do not count, seed %llu%s\n", bench.options.runs,
+	       (unsigned long long)bench.options.seed, bench.options.quick ? ", quick" : "");
+	json_object_object_add(machine, "kernel", json_object_new_string(kernel.release));
+	json_object_object_add(machine, "cpu", json_object_new_string(cpu));
+	json_object_object_add(machine, "cpus", json_object_new_int64(sysconf(_SC_NPROCESSORS_ONLN)));
+	json_object_object_add(machine, "page_bytes", json_object_new_int64(sysconf(_SC_PAGESIZE)));
+	json_object_object_add(machine, "huge_pages", json_object_new_string(thp));
+	json_object_object_add(bench.root, "machine", machine);
+}
+
+static uint64_t number(const char *text)
+{
+	char *end;
+	unsigned long long value = strtoull(text, &end, 10);
+
+	if (*end || !*text) {
+		fprintf(stderr, "%s: %s is not a number\n", bench.name, text);
+		exit(2);
+	}
+	return value;
+}
+
+static void parse(int argc, char **argv, const char *purpose)
+{
+	static const struct option known[] = {
+		{ "quick", no_argument, NULL, 'q' },	    { "strict", no_argument, NULL, 's' },
+		{ "runs", required_argument, NULL, 'r' },   { "seed", required_argument, NULL, 'e' },
+		{ "json", required_argument, NULL, 'j' },   { "directory", required_argument, NULL, 'd' },
+		{ "help", no_argument, NULL, 'h' },	    { 0 },
+	};
+	int option;
+
+	while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
+		switch (option) {
+		case 'q':
+			bench.options.quick = true;
+			bench.options.runs = 3;
+			break;
+		case 's':
+			bench.options.strict = true;
+			break;
+		case 'r':
+			bench.options.runs = (unsigned)number(optarg);
+			break;
+		case 'e':
+			bench.options.seed = number(optarg);
+			break;
+		case 'j':
+			bench.options.json = optarg;
+			break;
+		case 'd':
+			bench.options.directory = optarg;
+			break;
+		default:
+			usage(purpose, option == 'h' ? stdout : stderr);
+			exit(option == 'h' ? 0 : 2);
+		}
+	}
+	if (bench.options.runs == 0)
+		bench.options.runs = 1;
+}
+
+void bench_begin(const char *name, const char *purpose, int argc, char **argv,
+		 struct bench_options *ret_options)
+{
+	bench.name = name;
+	bench.options = (struct bench_options){ .seed = 1, .runs = 9, .directory = "." };
+	parse(argc, argv, purpose);
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	bench.root = json_object_new_object();
+	bench.results = json_object_new_array();
+	json_object_object_add(bench.root, "schema", json_object_new_string("cow-bench-program/1"));
+	json_object_object_add(bench.root, "name", json_object_new_string(name));
+	describe_machine();
+	*ret_options = bench.options;
+}
+
+void bench_section(const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(bench.section, sizeof(bench.section), format, arguments);
+	va_end(arguments);
+	printf("\n%s\n", bench.section);
+}
+
+void bench_note(const char *format, ...)
+{
+	va_list arguments;
+
+	printf("  ");
+	va_start(arguments, format);
+	vprintf(format, arguments);
+	va_end(arguments);
+	printf("\n");
+}
+
+void samples_add(struct samples *samples, double value)
+{
+	if (samples->count == samples->room) {
+		samples->room = samples->room ? 2 * samples->room : 64;
+		samples->values = realloc(samples->values, samples->room * sizeof(double));
+		check(samples->values, "out of memory");
+	}
+	samples->values[samples->count++] = value;
+}
+
+static int compare(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+double samples_quantile(struct samples *samples, double share)
+{
+	size_t at;
+
+	check(samples->count > 0, "no samples");
+	qsort(samples->values, samples->count, sizeof(double), compare);
+	at = (size_t)ceil(share * (double)samples->count);
+	return samples->values[at == 0 ? 0 : at - 1];
+}
+
+void samples_free(struct samples *samples)
+{
+	free(samples->values);
+	*samples = (struct samples){ 0 };
+}
+
+static const char *verdict(double value, enum bench_bound kind, double bound)
+{
+	bool holds = kind == AT_MOST ? value <= bound : value >= bound;
+
+	if (kind == BOUND_NONE)
+		return "";
+	if (!holds)
+		bench.missed++;
+	return holds ? "ok" : "MISSED";
+}
+
+static void print_result(const char *name, const char *unit, double value, double low, double high,
+			 enum bench_bound kind, double bound)
+{
+	const char *judged = verdict(value, kind, bound);
+	struct json_object *result = json_object_new_object();
+	char wanted[40] = "";
+
+	if (kind != BOUND_NONE)
+		snprintf(wanted, sizeof(wanted), "%s %g", kind == AT_MOST ? "<=" : ">=", bound);
+	printf("  %-58s %10.3f %-5s [%9.3f .. %9.3f]  %-9s %s\n", name, value, unit, low, high, wanted,
+	       judged);
+	json_object_object_add(result, "section", json_object_new_string(bench.section));
+	json_object_object_add(result, "name", json_object_new_string(name));
+	json_object_object_add(result, "unit", json_object_new_string(unit));
+	json_object_object_add(result, "median", json_object_new_double(value));
+	json_object_object_add(result, "p10", json_object_new_double(low));
+	json_object_object_add(result, "p90", json_object_new_double(high));
+	if (kind != BOUND_NONE) {
+		json_object_object_add(result, kind == AT_MOST ? "at_most" : "at_least",
+				       json_object_new_double(bound));
+		json_object_object_add(result, "holds",
+				       json_object_new_boolean(strcmp(judged, "ok") == 0));
+	}
+	json_object_array_add(bench.results, result);
+}
+
+void bench_result(const char *name, const char *unit, struct samples *samples, enum bench_bound kind,
+		  double bound)
+{
+	print_result(name, unit, samples_quantile(samples, 0.5), samples_quantile(samples, 0.1),
+		     samples_quantile(samples, 0.9), kind, bound);
+}
+
+void bench_value(const char *name, const char *unit, double value, enum bench_bound kind, double bound)
+{
+	print_result(name, unit, value, value, value, kind, bound);
+}
+
+int bench_end(void)
+{
+	json_object_object_add(bench.root, "results", bench.results);
+	if (bench.options.json &&
+	    json_object_to_file_ext(bench.options.json, bench.root, JSON_C_TO_STRING_PRETTY) < 0) {
+		fprintf(stderr, "%s: cannot write %s: %s\n", bench.name, bench.options.json,
+			strerror(errno));
+		return 1;
+	}
+	json_object_put(bench.root);
+	if (bench.missed > 0)
+		printf("\n%s: %u of the bounds missed%s\n", bench.name, bench.missed,
+		       bench.options.quick ? " (quick sizes mean nothing)" : "");
+	return bench.missed > 0 && bench.options.strict;
+}
+
+double now_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
+}
+
+/* xorshift64*: fast, and good enough for an order of pages. */
+uint64_t random_next(uint64_t *state)
+{
+	uint64_t x = *state ? *state : 88172645463325252ull;
+
+	x ^= x >> 12;
+	x ^= x << 25;
+	x ^= x >> 27;
+	*state = x;
+	return x * 2685821657736338717ull;
+}
+
+void *plain_memory(size_t bytes)
+{
+	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	check(memory != MAP_FAILED, "out of memory");
+	madvise(memory, bytes, MADV_NOHUGEPAGE);
+	return memory;
+}
+
+uint64_t pss_bytes(void)
+{
+	char value[64];
+
+	read_line("/proc/self/smaps_rollup", "Pss", value, sizeof(value));
+	return strtoull(value, NULL, 10) * 1024;
+}
