@@ -53,7 +53,7 @@ extern "C" {
 		return value;                   \
 	}())
 #else
-#define COW_INIT_(type) { .size = sizeof(type) }
+#define COW_INIT_(type) { .size = sizeof(struct type) }
 #endif
 
 #if defined(__GNUC__)
@@ -106,7 +106,7 @@ struct cow_region_options {
 	                                0: adaptive; the explicit trap opens what the bracket names */
 	size_t pool_limit;           /* most bytes of idle frames kept for reuse; 0: 64 MiB */
 };
-#define COW_REGION_OPTIONS_INIT COW_INIT_(struct cow_region_options)
+#define COW_REGION_OPTIONS_INIT COW_INIT_(cow_region_options)
 #define COW_PREIMAGE_LIMIT_MIN ((size_t)256 << 10)
 
 /* Makes a region of at least length bytes, rounded up to whole pages, all zero. Only addresses are
@@ -208,7 +208,7 @@ struct cow_region_stats {
 	uint64_t fault_ns_p99;
 	uint64_t fault_ns_max;
 };
-#define COW_REGION_STATS_INIT COW_INIT_(struct cow_region_stats)
+#define COW_REGION_STATS_INIT COW_INIT_(cow_region_stats)
 
 /* ret_stats->size is set by the caller. Counters are exact when no other thread is inside a call. */
 COW_API int cow_region_get_stats(struct cow_region *region, struct cow_region_stats *ret_stats);
@@ -264,7 +264,7 @@ struct cow_snapshot_stats {
 	uint32_t dropped;       /* 1: given up at the limit, reads return -ESTALE */
 	uint32_t branches;      /* regions branched from it and not freed */
 };
-#define COW_SNAPSHOT_STATS_INIT COW_INIT_(struct cow_snapshot_stats)
+#define COW_SNAPSHOT_STATS_INIT COW_INIT_(cow_snapshot_stats)
 
 COW_API int cow_snapshot_get_stats(struct cow_snapshot *snapshot,
 				   struct cow_snapshot_stats *ret_stats);
