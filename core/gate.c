@@ -6,6 +6,15 @@ static bool may_pass(uint32_t state, bool nested)
 	return state == GATE_OPEN || (nested && state == GATE_DRAINING);
 }
 
+/* The sleeper counts itself before it looks at the state for the last time, in the futex; whoever changes
+ * the state looks for sleepers afterwards. One of the two sees the other. */
+static void sleep_on(struct gate *gate, uint32_t state)
+{
+	atomic_fetch_add(&gate->sleepers, 1);
+	host_wait(&gate->state, state, 0);
+	atomic_fetch_sub(&gate->sleepers, 1);
+}
+
 /* Looks before it adds, too: writers that are woken at a gate that is still closed would otherwise
  * disturb the count that seal takes, again and again. */
 void gate_enter(struct gate *gate, unsigned shard, bool nested)
@@ -24,7 +33,7 @@ void gate_enter(struct gate *gate, unsigned shard, bool nested)
 				return;
 			gate_leave(gate, shard);
 		}
-		host_wait(&gate->state, state, 0);
+		sleep_on(gate, state);
 	}
 }
 
@@ -41,12 +50,8 @@ static void gate_set(struct gate *gate, enum gate_state state)
 {
 	STEP("gate: set");
 	atomic_store(&gate->state, state);
-}
-
-void gate_close(struct gate *gate)
-{
-	if (!MUTANT("gate-stays-open"))
-		gate_set(gate, GATE_DRAINING);
+	if (atomic_load(&gate->sleepers) != 0)
+		host_wake(&gate->state);
 }
 
 bool gate_drain(struct gate *gate, uint64_t deadline_ns)
@@ -79,11 +84,9 @@ bool gate_seal(struct gate *gate)
 void gate_unseal(struct gate *gate)
 {
 	gate_set(gate, GATE_DRAINING);
-	host_wake(&gate->state);
 }
 
 void gate_open(struct gate *gate)
 {
 	gate_set(gate, GATE_OPEN);
-	host_wake(&gate->state);
 }

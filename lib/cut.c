@@ -2,15 +2,14 @@
 /*
  * The cut: one moment at which no bracket is open on any of the regions.
  *
- * Gates close, drain, and are sealed together; what can fail or take time (memory for the snapshots,
- * waiting) comes before. While the gates are sealed signals are blocked and nothing is called but dup_space().
+ * Gates are sealed together, after they have drained; what can fail or take time (memory for the snapshots,
+ * waiting) comes before. While they are sealed nothing is called but dup_space(), which takes the space's lock
+ * and no other. Signals are not blocked: no handler may open a bracket, so none can wait for us.
  *
  * Why the cut is consistent across threads: all stores of a bracket come before its leave, which the
  * drain sees; a bracket that begins later waits at the gate until the new epoch is published. So what one
  * thread wrote after it saw another thread's bracketed write is in the snapshot only if that is, too.
  */
-#include <signal.h>
-
 #include "lib/internal.h"
 
 static void order_by_address(struct cow_region *regions[], size_t count)
@@ -35,6 +34,13 @@ static uint64_t longest_timeout(struct cow_region *const regions[], size_t count
 	return longest;
 }
 
+static uint64_t deadline_after(uint64_t timeout_ns)
+{
+	uint64_t now = host_now();
+
+	return now + timeout_ns < now ? UINT64_MAX : now + timeout_ns;
+}
+
 static bool drain_all(struct cow_region *const regions[], size_t count, uint64_t deadline_ns)
 {
 	for (size_t i = 0; i < count; i++)
@@ -54,17 +60,17 @@ static bool seal_all(struct cow_region *const regions[], size_t count)
 	return sealed;
 }
 
+/* Mostly nobody is inside. */
 static int close_gates(struct cow_region *const regions[], size_t count)
 {
-	uint64_t now = host_now(), timeout = longest_timeout(regions, count);
-	uint64_t deadline_ns = now + timeout < now ? UINT64_MAX : now + timeout;
+	uint64_t deadline_ns = 0;
 
-	for (size_t i = 0; i < count; i++)
-		gate_close(&regions[i]->space.gate);
-	do {
-		if (!drain_all(regions, count, deadline_ns))
+	while (!seal_all(regions, count)) {
+		if (deadline_ns == 0)
+			deadline_ns = deadline_after(longest_timeout(regions, count));
+		if (!drain_all(regions, count, deadline_ns) || host_now() >= deadline_ns)
 			return -ETIMEDOUT;
-	} while (!seal_all(regions, count));
+	}
 	return 0;
 }
 
@@ -86,13 +92,9 @@ static void note_duration(struct cow_region *const regions[], size_t count, uint
 /* regions are in order of their addresses, snapshots[i] is regions[i]'s; the cut mutexes are held. */
 static int cut(struct cow_region *const regions[], size_t count, struct cow_snapshot *snapshots[])
 {
-	uint64_t start, time_ns = sys_realtime_ns();
-	sigset_t all, before;
+	uint64_t start = host_now(), time_ns = sys_realtime_ns();
 	int r;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	start = host_now();
 	r = close_gates(regions, count);
 	for (size_t i = 0; r == 0 && i < count; i++) {
 		dup_space(&regions[i]->space, &snapshots[i]->snap);
@@ -101,7 +103,6 @@ static int cut(struct cow_region *const regions[], size_t count, struct cow_snap
 	open_gates(regions, count);
 	if (r == 0)
 		note_duration(regions, count, host_now() - start);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return r;
 }
 
