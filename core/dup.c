@@ -23,10 +23,12 @@ static void protect_open_pages(struct space *space, uint64_t epoch)
 {
 	const struct mmu_ops *ops = space->mmu->ops;
 
+	if (MUTANT("flush-before-protect") && ops->flush)
+		ops->flush(space->mmu);
 	if (ops->protect && !MUTANT("no-protect"))
 		table_walk(&space->table, 0, space->pages, epoch - 1, protect_page, space);
 	STEP("dup: flush");
-	if (ops->flush && !MUTANT("no-flush"))
+	if (ops->flush && !MUTANT("no-flush") && !MUTANT("flush-before-protect"))
 		ops->flush(space->mmu);
 }
 
@@ -57,7 +59,8 @@ static void forget_recent(struct space *space)
 /* Locked. */
 static void newest_changed(struct space *space)
 {
-	forget_recent(space);
+	if (!MUTANT("recent-not-forgotten"))
+		forget_recent(space);
 	atomic_store(&space->newest, space->newest_snap ? space->newest_snap->epoch : 0);
 }
 
@@ -65,8 +68,6 @@ void dup_space(struct space *space, struct snap *snap)
 {
 	uint64_t epoch = atomic_load_explicit(&space->epoch, memory_order_relaxed);
 
-	if (MUTANT("epoch-before-protect"))
-		atomic_store_explicit(&space->epoch, epoch + 1, memory_order_release);
 	protect_open_pages(space, epoch);
 	lock_take(&space->lock);
 	*snap = (struct snap){
@@ -98,7 +99,8 @@ static struct bucket *unlink_snap(struct space *space, struct snap *snap)
 	if (!snap->linked)
 		return NULL;
 	snap->linked = false;
-	while (snap->heap && (!older || snap->heap->from > older->epoch)) {
+	while (snap->heap &&
+	       (!older || snap->heap->from > older->epoch || MUTANT("release-ignores-older"))) {
 		snap->heap = heap_pop(snap->heap, &top);
 		top->next = dead;
 		dead = top;
@@ -127,6 +129,7 @@ static void retire(struct space *space, struct version *version)
 	struct version **list = &space->retired[atomic_load(&space->grace.generation) % 3];
 
 	version_unlink(version);
+	STEP("retire: unlinked");
 	if (content_kind(content) == CONTENT_FRAME) {
 		struct frame *frame = frame_descriptor(&space->pool, content_frame(content));
 
@@ -240,7 +243,8 @@ void dup_drop(struct space *space, struct snap *snap)
 {
 	struct bucket *dead, **end;
 
-	atomic_store(&snap->dropped, 1);
+	if (!MUTANT("dropped-said-late"))
+		atomic_store(&snap->dropped, 1);
 	STEP("drop");
 	lock_take(&space->lock);
 	dead = unlink_snap(space, snap);
@@ -249,6 +253,9 @@ void dup_drop(struct space *space, struct snap *snap)
 	*end = space->dying;
 	space->dying = dead;
 	lock_drop(&space->lock);
+	STEP("drop: done");
+	if (MUTANT("dropped-said-late"))
+		atomic_store(&snap->dropped, 1);
 }
 
 /* Locked. A heap's tops are its highest: below one that is too low there is nothing. */

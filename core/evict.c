@@ -32,7 +32,7 @@ static bool move_content(struct space *space, const struct eviction *eviction, u
 {
 	struct frame *frame = frame_descriptor(&space->pool, eviction->frame);
 
-	if (frame->version != eviction->version) {
+	if (frame->version != eviction->version && !MUTANT("evict-no-recheck")) {
 		space->spill->free(space->spill_context, slot);
 		return false;
 	}
@@ -78,7 +78,7 @@ unsigned evict_end(struct space *space, struct eviction evictions[], const uint6
 	lock_take(&space->lock);
 	for (unsigned i = 0; slots && i < count; i++)
 		moved += move_content(space, &evictions[i], slots[i]);
-	if (any_is_last(space, evictions, count))
+	if (any_is_last(space, evictions, count) && !MUTANT("evict-no-wait"))
 		wait_for_readers(space);
 	for (unsigned i = 0; i < count; i++) {
 		frame_descriptor(&space->pool, evictions[i].frame)->flags &= (uint16_t)~FRAME_HELD;
@@ -96,7 +96,8 @@ bool evict_share(struct space *space, const struct eviction *eviction, const str
 	lock_take(&space->lock);
 	frame = frame_descriptor(&space->pool, eviction->frame);
 	target = frame_descriptor(&space->pool, equal->frame);
-	if (frame->version == eviction->version && target->refs > 1) {
+	if ((frame->version == eviction->version || MUTANT("share-no-recheck")) &&
+	    (target->refs > 1 || MUTANT("share-with-the-dead"))) {
 		frame->version = NULL;
 		target->version = NULL; /* more than one now: it can no longer be found by its frame */
 		frame_get(&space->pool, equal->frame);

@@ -29,7 +29,7 @@ static _Atomic uint32_t *wait_word(struct entry *entry)
 
 static void wait_while_busy(struct entry *entry, uint64_t state)
 {
-	for (unsigned spins = 0; spins < 200; spins++) {
+	for (unsigned spins = 0; spins < SPINS(200u); spins++) {
 		host_pause();
 		if (atomic_load_explicit(&entry->state, memory_order_relaxed) != state)
 			return;
@@ -38,6 +38,7 @@ static void wait_while_busy(struct entry *entry, uint64_t state)
 	    !atomic_compare_exchange_strong_explicit(&entry->state, &state, state | PAGE_WAITED,
 						     memory_order_relaxed, memory_order_relaxed))
 		return;
+	STEP("fault: wait");
 	host_wait(wait_word(entry), (uint32_t)(state | PAGE_WAITED), 0);
 }
 
@@ -86,7 +87,8 @@ static int add_version(struct space *space, struct entry *entry, uint64_t from, 
 	struct version *version;
 	struct bucket *bucket;
 
-	if (!space->newest_snap || space->newest_snap->epoch < from)
+	if (!space->newest_snap ||
+	    (space->newest_snap->epoch < from && !MUTANT("newest-not-rechecked")))
 		return 1;
 	version = slab_alloc(&space->versions);
 	if (!version)
@@ -177,7 +179,8 @@ static bool somebody_reads(struct space *space, struct entry *entry, uint64_t st
 	/* The base needs no version, unless an older one would be found in its place. */
 	return atomic_load(&space->newest) != 0 &&
 	       (space_present(space, state) ||
-		atomic_load_explicit(&entry->versions, memory_order_relaxed) != NULL);
+		(!MUTANT("base-needs-no-version") &&
+		 atomic_load_explicit(&entry->versions, memory_order_relaxed) != NULL));
 }
 
 static int bring_in(struct space *space, uint64_t page, uint64_t state, unsigned flags)
@@ -200,8 +203,17 @@ static void settle(struct entry *entry, uint64_t state)
 #ifndef COW_TSAN
 	atomic_thread_fence(memory_order_release);
 #endif
-	if (before & PAGE_WAITED)
-		host_wake(wait_word(entry));
+	if (!(before & PAGE_WAITED) || MUTANT("settle-no-wake"))
+		return;
+	STEP("fault: wake");
+	host_wake(wait_word(entry));
+}
+
+static void unprotect(struct space *space, uint64_t page)
+{
+	STEP("fault: unprotect");
+	if (space->mmu->ops->unprotect)
+		space->mmu->ops->unprotect(space->mmu, page);
 }
 
 static void count_fault(struct space *space, bool first, bool present, bool kept)
@@ -229,16 +241,21 @@ static int open_page(struct space *space, uint64_t page, struct entry *entry, ui
 	int r;
 
 	r = bring_in(space, page, state, flags);
-	if (r == 0 && needed && !MUTANT("open-before-keep"))
+	if (MUTANT("unprotect-before-keep"))
+		unprotect(space, page);
+	if (r == 0 && needed && !MUTANT("open-before-keep") && !MUTANT("version-after-state"))
 		r = kept = keep(space, page, entry, state);
 	if (r < 0) {
 		settle(entry, state);
 		return r;
 	}
 	count_fault(space, first, space_present(space, state), kept == 0);
+	if (MUTANT("unprotect-before-settle"))
+		unprotect(space, page);
 	settle(entry, state_make(epoch, PAGE_PRESENT));
-	if (space->mmu->ops->unprotect)
-		space->mmu->ops->unprotect(space->mmu, page);
+	if (needed && MUTANT("version-after-state"))
+		keep(space, page, entry, state);
+	unprotect(space, page);
 	if (needed && MUTANT("open-before-keep"))
 		keep(space, page, entry, state);
 	return 0;

@@ -230,6 +230,7 @@ void frame_put(struct pool *pool, void *memory)
 	assert(frame->refs > 0);
 	if (--frame->refs > 0)
 		return;
+	POISON(memory, pool_page_size(pool));
 	frame->version = NULL;
 	frame->flags = 0;
 	frame->next_idle = chunk->idle_head;

@@ -10,9 +10,12 @@ static bool may_pass(uint32_t state, bool nested)
  * the state looks for sleepers afterwards. One of the two sees the other. */
 static void sleep_on(struct gate *gate, uint32_t state)
 {
-	atomic_fetch_add(&gate->sleepers, 1);
+	if (!MUTANT("sleep-uncounted"))
+		atomic_fetch_add(&gate->sleepers, 1);
+	STEP("gate: sleep");
 	host_wait(&gate->state, state, 0);
-	atomic_fetch_sub(&gate->sleepers, 1);
+	if (!MUTANT("sleep-uncounted"))
+		atomic_fetch_sub(&gate->sleepers, 1);
 }
 
 /* Looks before it adds, too: writers that are woken at a gate that is still closed would otherwise
@@ -25,11 +28,14 @@ void gate_enter(struct gate *gate, unsigned shard, bool nested)
 	for (;;) {
 		STEP("gate: enter");
 		state = atomic_load(&gate->state);
+		if (MUTANT("nested-waits"))
+			nested = false;
 		if (may_pass(state, nested)) {
+			STEP("gate: add");
 			atomic_fetch_add(inside, 1);
 			STEP("gate: look");
 			state = atomic_load(&gate->state);
-			if (may_pass(state, nested))
+			if (may_pass(state, nested) || MUTANT("gate-no-second-look"))
 				return;
 			gate_leave(gate, shard);
 		}
@@ -42,7 +48,10 @@ void gate_leave(struct gate *gate, unsigned shard)
 	_Atomic uint32_t *inside = &gate->shards[shard].inside;
 
 	STEP("gate: leave");
-	if (atomic_fetch_sub(inside, 1) == 1 && atomic_load(&gate->state) != GATE_OPEN)
+	if (atomic_fetch_sub(inside, 1) != 1)
+		return;
+	STEP("gate: left");
+	if (atomic_load(&gate->state) != GATE_OPEN && !MUTANT("leave-no-wake"))
 		host_wake(inside);
 }
 
@@ -50,7 +59,8 @@ static void gate_set(struct gate *gate, enum gate_state state)
 {
 	STEP("gate: set");
 	atomic_store(&gate->state, state);
-	if (atomic_load(&gate->sleepers) != 0)
+	STEP("gate: sleepers");
+	if (atomic_load(&gate->sleepers) != 0 && !MUTANT("open-no-wake"))
 		host_wake(&gate->state);
 }
 
@@ -73,11 +83,13 @@ bool gate_seal(struct gate *gate)
 {
 	if (!MUTANT("gate-stays-open"))
 		gate_set(gate, GATE_SEALED);
-	if (MUTANT("no-drain"))
+	if (MUTANT("no-drain") || MUTANT("seal-no-look"))
 		return true;
-	for (unsigned i = 0; i < HOST_SHARDS; i++)
+	for (unsigned i = 0; i < HOST_SHARDS; i++) {
+		STEP("gate: seal look");
 		if (atomic_load(&gate->shards[i].inside) != 0)
 			return false;
+	}
 	return true;
 }
 

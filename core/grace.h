@@ -40,7 +40,8 @@ static inline struct grace_section grace_enter(struct grace *grace)
 		if (MUTANT("no-grace"))
 			return section;
 		atomic_fetch_add(section.readers, 1);
-		if ((atomic_load(&grace->generation) & 1) == parity)
+		STEP("grace: look again");
+		if ((atomic_load(&grace->generation) & 1) == parity || MUTANT("grace-no-second-look"))
 			return section;
 		atomic_fetch_sub(section.readers, 1);
 	}
@@ -59,7 +60,7 @@ static inline bool grace_advance(struct grace *grace)
 {
 	uint64_t next = atomic_load_explicit(&grace->generation, memory_order_relaxed) + 1;
 
-	for (unsigned i = 0; i < HOST_SHARDS; i++)
+	for (unsigned i = 0; i < HOST_SHARDS && !MUTANT("advance-at-once"); i++)
 		if (atomic_load(&grace->shards[i].readers[next & 1]) != 0)
 			return false;
 	atomic_store(&grace->generation, next);

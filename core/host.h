@@ -30,7 +30,11 @@ uint64_t host_now(void);
 
 /* A small number that differs between running threads as far as possible: which counter to use. */
 unsigned host_shard(void);
+#ifdef COW_MODEL
+#define HOST_SHARDS 2u
+#else
 #define HOST_SHARDS 8u
+#endif
 
 /*
  * Points at which the model checker may switch threads, and places where a mutant leaves out what
@@ -39,11 +43,16 @@ unsigned host_shard(void);
 #ifdef COW_MODEL
 void model_step(const char *where);
 bool model_mutant(const char *name);
-#define STEP(where)  model_step(where)
-#define MUTANT(name) model_mutant(name)
+void model_poison(void *memory, size_t bytes);
+#define STEP(where)	     model_step(where)
+#define MUTANT(name)	     model_mutant(name)
+#define POISON(memory, size) model_poison(memory, size) /* freed: whoever still reads it is found out */
+#define SPINS(count)	     0u /* a turn of a spin loop is a state of its own there: sleep at once */
 #else
-#define STEP(where)  ((void)0)
-#define MUTANT(name) false
+#define STEP(where)	     ((void)0)
+#define MUTANT(name)	     false
+#define POISON(memory, size) ((void)0)
+#define SPINS(count)	     (count)
 #endif
 
 #if defined(__SANITIZE_THREAD__)

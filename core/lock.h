@@ -22,7 +22,7 @@ static inline void lock_take(struct lock *lock)
 	if (atomic_compare_exchange_strong_explicit(&lock->word, &seen, 1, memory_order_acquire,
 						    memory_order_relaxed))
 		return;
-	while (spins++ < 64) {
+	while (spins++ < SPINS(64u)) {
 		host_pause();
 		seen = 0;
 		if (atomic_load_explicit(&lock->word, memory_order_relaxed) == 0 &&

@@ -74,7 +74,7 @@ static uintptr_t read_version(struct space *space, struct entry *entry, uint64_t
 	if (version)
 		content = atomic_load_explicit(&version->content, memory_order_acquire);
 	if (content_kind(content) == CONTENT_FRAME)
-		memcpy(buffer, (unsigned char *)content_frame(content) + offset, length);
+		copy_page(buffer, (unsigned char *)content_frame(content) + offset, length);
 	else if (content_kind(content) == CONTENT_ZERO)
 		memset(buffer, 0, length);
 	grace_leave(section);
@@ -122,8 +122,10 @@ int snap_read(struct snap *snap, uint64_t page, size_t offset, void *buffer, siz
 	int r;
 
 	for (;;) {
+		if (MUTANT("stale-before-read") && is_stale(snap))
+			return -ESTALE;
 		r = read_here(snap, page, offset, buffer, length);
-		if (is_stale(snap))
+		if (is_stale(snap) && !MUTANT("stale-before-read"))
 			return -ESTALE;
 		if (r != 1)
 			return r;

@@ -70,6 +70,7 @@ void slab_free(struct slab_cache *cache, void *object)
 	assert(slab->used > 0);
 	if (slab->used == objects_per_slab(cache))
 		partial_add(cache, slab);
+	POISON(object, cache->object_bytes);
 	*(void **)object = slab->idle;
 	slab->idle = object;
 	if (--slab->used > 0)

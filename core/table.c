@@ -7,7 +7,11 @@
 static_assert(sizeof(struct entry) == sizeof(struct inner_entry), "leaf and inner nodes are of one size");
 
 #define NODE_BYTES ((size_t)TABLE_FANOUT * sizeof(struct entry))
+#ifdef COW_MODEL
+#define ARENA_NODES 8u
+#else
 #define ARENA_NODES 64u
+#endif
 
 struct node_arena {
 	struct node_arena *next;

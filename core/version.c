@@ -9,6 +9,7 @@ void version_link(struct entry *entry, struct version *version)
 	version->link = &entry->versions;
 	if (older)
 		older->link = &version->older;
+	STEP("version: link");
 	atomic_store_explicit(&entry->versions, version, memory_order_release);
 }
 
@@ -25,8 +26,10 @@ struct version *version_find(struct entry *entry, uint64_t epoch)
 {
 	struct version *version = atomic_load_explicit(&entry->versions, memory_order_acquire);
 
-	while (version && version->from > epoch)
+	while (version && version->from > epoch) {
+		STEP("version: older");
 		version = atomic_load_explicit(&version->older, memory_order_acquire);
+	}
 	return version;
 }
 
