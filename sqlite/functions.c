@@ -29,7 +29,7 @@ struct function {
 	const char *name;
 	int arguments; /* without the schema */
 	unsigned int needs;
-	int (*run)(struct database *database, sqlite3_value **values, sqlite3_context *context,
+	int (*run)(struct file *file, sqlite3_value **values, sqlite3_context *context,
 		   char **ret_error);
 };
 
@@ -90,30 +90,30 @@ static int check_state(sqlite3 *connection, const char *schema, const struct fil
 	return SQLITE_OK;
 }
 
-static int run_snapshot(struct database *database, sqlite3_value **values, sqlite3_context *context,
+static int run_snapshot(struct file *file, sqlite3_value **values, sqlite3_context *context,
 			char **ret_error)
 {
-	int rc = database_add_snapshot(database, text(values[0]), ret_error);
+	int rc = database_add_snapshot(file->database, text(values[0]), ret_error);
 
 	if (rc == SQLITE_OK)
 		sqlite3_result_value(context, values[0]);
 	return rc;
 }
 
-static int run_rollback(struct database *database, sqlite3_value **values, sqlite3_context *context,
+static int run_rollback(struct file *file, sqlite3_value **values, sqlite3_context *context,
 			char **ret_error)
 {
-	int rc = database_rollback(database, text(values[0]), ret_error);
+	int rc = database_rollback(file->database, text(values[0]), ret_error);
 
 	if (rc == SQLITE_OK)
 		sqlite3_result_value(context, values[0]);
 	return rc;
 }
 
-static int run_drop(struct database *database, sqlite3_value **values, sqlite3_context *context,
+static int run_drop(struct file *file, sqlite3_value **values, sqlite3_context *context,
 		    char **ret_error)
 {
-	int rc = database_drop(database, text(values[0]), ret_error);
+	int rc = database_drop(file->database, text(values[0]), ret_error);
 
 	if (rc == SQLITE_OK)
 		sqlite3_result_value(context, values[0]);
@@ -135,7 +135,7 @@ static void append_escaped(sqlite3_str *uri, const char *part, const char *kept)
 	}
 }
 
-static int run_branch(struct database *database, sqlite3_value **values, sqlite3_context *context,
+static int run_branch(struct file *file, sqlite3_value **values, sqlite3_context *context,
 		      char **ret_error)
 {
 	const char *snapshot = text(values[0]), *name = text(values[1]);
@@ -145,12 +145,12 @@ static int run_branch(struct database *database, sqlite3_value **values, sqlite3
 
 	if (!snapshot)
 		return refuse(ret_error, SQLITE_ERROR, "the snapshot to branch from is NULL");
-	rc = database_add_branch(database, snapshot, name, ret_error);
+	rc = database_add_branch(file->database, snapshot, name, ret_error);
 	if (rc != SQLITE_OK)
 		return rc;
 	uri = sqlite3_str_new(sqlite3_context_db_handle(context));
 	sqlite3_str_appendall(uri, "file:");
-	append_escaped(uri, database_path(database), "-._~/");
+	append_escaped(uri, database_path(file->database), "-._~/");
 	sqlite3_str_appendall(uri, "?vfs=cow&branch=");
 	append_escaped(uri, name, "-._~");
 	result = sqlite3_str_finish(uri);
@@ -170,7 +170,7 @@ static int export_taken(struct cow_snapshot *snapshot, sqlite3_int64 size, const
 	return rc;
 }
 
-static int run_export(struct database *database, sqlite3_value **values, sqlite3_context *context,
+static int run_export(struct file *file, sqlite3_value **values, sqlite3_context *context,
 		      char **ret_error)
 {
 	struct cow_snapshot *snapshot;
@@ -179,9 +179,15 @@ static int run_export(struct database *database, sqlite3_value **values, sqlite3
 
 	if (!text(values[1]) || !text(values[1])[0])
 		return refuse(ret_error, SQLITE_ERROR, "the path to export to is empty or NULL");
-	rc = database_take(database, text(values[0]), &snapshot, &size, ret_error);
-	if (rc != SQLITE_OK)
-		return rc;
+	if (file->past && !text(values[0])) {
+		/* The present of a past is what it shows. */
+		snapshot = cow_snapshot_ref(file->past->snapshot);
+		size = file->past->size;
+	} else {
+		rc = database_take(file->database, text(values[0]), &snapshot, &size, ret_error);
+		if (rc != SQLITE_OK)
+			return rc;
+	}
 	rc = export_taken(snapshot, size, text(values[1]), context, ret_error);
 	cow_snapshot_unref(snapshot);
 	return rc;
@@ -192,7 +198,7 @@ static const struct function functions[] = {
 	{ "cow_rollback", 1, NEEDS_LIVE | NEEDS_NO_WRITER | NEEDS_IDLE, run_rollback },
 	{ "cow_drop", 1, NEEDS_LIVE, run_drop },
 	{ "cow_branch", 2, NEEDS_LIVE, run_branch },
-	{ "cow_export", 2, NEEDS_LIVE | NEEDS_NO_WRITER, run_export },
+	{ "cow_export", 2, NEEDS_NO_WRITER, run_export },
 };
 
 static void report(sqlite3_context *context, const char *name, int rc, char *error)
@@ -226,7 +232,7 @@ static void call(sqlite3_context *context, int count, sqlite3_value **values)
 	if (file)
 		rc = check_state(connection, schema, file, function->needs, &error);
 	if (file && rc == SQLITE_OK)
-		rc = function->run(file->database, values, context, &error);
+		rc = function->run(file, values, context, &error);
 	if (rc != SQLITE_OK)
 		report(context, function->name, rc, error);
 }

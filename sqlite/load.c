@@ -8,6 +8,8 @@
  * and left a journal to be rolled back or a log to be recovered, it is opened as any program opens
  * it, and SQLite recovers it as it would for any reader. Nothing else ever writes to it.
  */
+#include <sys/stat.h>
+
 #include "load.h"
 
 /* How long a writer in another process may hold the file. */
@@ -87,8 +89,13 @@ out:
 
 int load_file(struct database *database, const char *path)
 {
+	struct stat status;
 	int rc;
 
+	if (stat(path, &status) == 0 && S_ISDIR(status.st_mode)) {
+		sqlite3_log(SQLITE_CANTOPEN, "cow: %s is a directory", path);
+		return SQLITE_CANTOPEN;
+	}
 	database->loading = true;
 	rc = load_with(database, path, SQLITE_OPEN_READONLY);
 	if (rc == SQLITE_READONLY_ROLLBACK || rc == SQLITE_READONLY_RECOVERY ||

@@ -75,7 +75,7 @@ def fails(name, *fragments):
 
 
 def equal(got, expected, what=""):
-    assert got == expected, f"{what}: got {got!r}, expected {expected!r}"
+    assert got == expected, f"{what}: got {got!r:.400}, expected {expected!r:.400}"
 
 
 def main():
