@@ -9,6 +9,9 @@
 
 #include "core/space.h"
 
+/* Most versions or buckets dealt with under the lock at a time. */
+#define RELEASE_BATCH 64u
+
 static int protect_page(uint64_t page, struct entry *entry, void *context)
 {
 	struct space *space = context;
@@ -90,21 +93,38 @@ void dup_space(struct space *space, struct snap *snap)
 	atomic_store_explicit(&space->epoch, epoch + 1, memory_order_release);
 }
 
-/* Locked. Takes a snapshot out of the list; returns the buckets that only it needed, linked by next. */
+/* Locked. Whether the snapshot's topmost bucket is read by no older one. */
+static bool has_private_bucket(const struct snap *snap)
+{
+	return snap->heap && (!snap->older || snap->heap->from > snap->older->epoch ||
+			      MUTANT("release-ignores-older"));
+}
+
+/* Locked, but let go in between: there may be as many buckets as there were epochs. Takes a snapshot out of
+ * the list; returns the buckets that only it needed, linked by next. What is private to it stays so,
+ * whichever other snapshots go meanwhile. */
 static struct bucket *unlink_snap(struct space *space, struct snap *snap)
 {
-	struct snap *older = snap->older, *newer = snap->newer;
 	struct bucket *dead = NULL, *top;
+	struct snap *older, *newer;
 
 	if (!snap->linked)
 		return NULL;
-	snap->linked = false;
-	while (snap->heap &&
-	       (!older || snap->heap->from > older->epoch || MUTANT("release-ignores-older"))) {
+	for (unsigned popped = 1; has_private_bucket(snap); popped++) {
 		snap->heap = heap_pop(snap->heap, &top);
 		top->next = dead;
 		dead = top;
+		if (space->recent[top->from % RECENT_BUCKETS] == top)
+			space->recent[top->from % RECENT_BUCKETS] = NULL;
+		if (popped % RELEASE_BATCH == 0) {
+			lock_drop(&space->lock);
+			STEP("release: pop");
+			lock_take(&space->lock);
+		}
 	}
+	snap->linked = false;
+	older = snap->older;
+	newer = snap->newer;
 	if (older) {
 		older->heap = heap_meld(older->heap, snap->heap);
 		older->newer = newer;
@@ -214,8 +234,6 @@ void space_reclaim(struct space *space, unsigned most)
 	space->dying = retire_some(space, space->dying, &most);
 	recycle_retired(space);
 }
-
-#define RELEASE_BATCH 64u
 
 void dup_release(struct space *space, struct snap *snap)
 {

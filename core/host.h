@@ -47,7 +47,7 @@ void model_poison(void *memory, size_t bytes);
 #define STEP(where)	     model_step(where)
 #define MUTANT(name)	     model_mutant(name)
 #define POISON(memory, size) model_poison(memory, size) /* freed: whoever still reads it is found out */
-#define SPINS(count)	     0u /* a turn of a spin loop is a state of its own there: sleep at once */
+#define SPINS(count)	     1u /* nobody gets anywhere while a thread spins there */
 #else
 #define STEP(where)	     ((void)0)
 #define MUTANT(name)	     false

@@ -119,7 +119,7 @@ COW_API int cow_region_new(size_t length, const struct cow_region_options *optio
 
 /* Takes over an existing mapping of private anonymous memory with what it holds; address and length
  * in whole pages. The memory stays mapped after cow_region_free(), which must come before the caller
- * unmaps it; the last snapshot must be gone by then too. options->address is ignored; branches of it
+ * unmaps it; the last snapshot must be gone by then too. options->address is not looked at; branches of it
  * are ordinary regions. -EINVAL: unaligned, or flags other than 0; -ENOMEM: not mapped. */
 COW_API int cow_region_adopt(void *address, size_t length, const struct cow_region_options *options,
 			     struct cow_region **ret_region);
@@ -134,7 +134,10 @@ COW_API size_t cow_region_get_length(const struct cow_region *region);
 /* Opens the pages of a range for writing and keeps every cut away until the matching _end, which is
  * called by the same thread with the same range. Brackets nest, also over several regions. A cut by
  * another thread is waited for, unless the calling thread has a bracket open already.
+ * Taking a cut, or rolling back, with a bracket open on another region is possible, but while somebody cuts
+ * both regions at once the two wait for each other until one gets -ETIMEDOUT.
  * -EAGAIN: at the limit (see enum cow_limit_policy), nothing is held then, and no content changed;
+ * -ENOMEM; -EMFILE: this thread has brackets open on 32 other regions;
  * -ESTALE: the page's old content was in a snapshot that was given up (a branch of a dropped one);
  * -EIO: spilled content could not be read back. */
 COW_API int cow_region_write_begin(struct cow_region *region, const void *address, size_t length);

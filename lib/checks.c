@@ -22,25 +22,41 @@ int check_range(size_t length, size_t offset, size_t piece)
 	return offset <= length && piece <= length - offset ? 0 : -ERANGE;
 }
 
-int options_read(void *to, size_t size, size_t first_release, const void *from)
-{
-	const unsigned char *bytes = from;
-	size_t given;
+#define SIZE_MAX_SANE 4096u
 
-	memcpy(&given, from, sizeof(given));
-	if (given < first_release || given > 4096)
+static int check_size(const unsigned char *bytes, size_t given, size_t size, size_t first_release)
+{
+	if (given < first_release || given > SIZE_MAX_SANE)
 		return -EINVAL;
 	for (size_t i = size; i < given; i++)
 		if (bytes[i] != 0)
 			return -E2BIG;
+	return 0;
+}
+
+int options_read(void *to, size_t size, size_t first_release, const void *from)
+{
+	size_t given;
+	int r;
+
+	memcpy(&given, from, sizeof(given));
+	r = check_size(from, given, size, first_release);
+	if (r < 0)
+		return r;
 	memcpy(to, from, given < size ? given : size);
 	return 0;
 }
 
-int stats_room(size_t given, size_t size, size_t first_release, size_t *ret_room)
+int stats_room(const void *stats, size_t size, size_t first_release, size_t *ret_room)
 {
-	if (given < first_release || given > 4096)
-		return -EINVAL;
+	const unsigned char *bytes = stats;
+	size_t given;
+	int r;
+
+	memcpy(&given, stats, sizeof(given));
+	r = check_size(bytes, given, size, first_release);
+	if (r < 0)
+		return r;
 	*ret_room = given < size ? given : size;
 	return 0;
 }

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #define HISTOGRAM_STEPS	  16u
-#define HISTOGRAM_BUCKETS (40u * HISTOGRAM_STEPS) /* up to about 18 minutes */
+#define HISTOGRAM_BUCKETS (40u * HISTOGRAM_STEPS) /* up to about 2.4 hours */
 
 struct histogram {
 	_Atomic uint32_t counts[HISTOGRAM_BUCKETS];

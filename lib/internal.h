@@ -60,8 +60,8 @@ int check_range(size_t length, size_t offset, size_t piece);
 
 /* Reads a struct of the caller's with its size first: 0, -EINVAL or -E2BIG. */
 int options_read(void *to, size_t size, size_t first_release, const void *from);
-/* How many bytes of a result struct may be written: 0, or -EINVAL. */
-int stats_room(size_t given, size_t size, size_t first_release, size_t *ret_room);
+/* How many bytes of the caller's result struct may be written: 0, -EINVAL or -E2BIG. */
+int stats_room(const void *stats, size_t size, size_t first_release, size_t *ret_room);
 
 /* --- region.c --- */
 struct region_base {
@@ -72,6 +72,8 @@ int region_make(size_t length, const struct cow_region_options *options, struct 
 		struct cow_region **ret_region);
 struct cow_region *region_get(struct cow_region *region);
 void region_put(struct cow_region *region);
+/* Drops a reference. Of the last one: frees it, and returns the region whose reference it held. */
+struct cow_region *snapshot_drop(struct cow_snapshot *snapshot);
 
 /* --- bracket.c --- */
 /* Inside the gate, with nothing opened. */

@@ -46,16 +46,17 @@ static bool give_up(struct cow_region *region, struct cow_snapshot *victim)
 
 static bool drop_one(struct cow_region *region)
 {
-	struct cow_snapshot *victim = find_victim(&region->space);
-	bool dropped;
+	struct cow_snapshot *victim;
+	bool dropped = false;
 
-	if (!victim)
-		return false;
-	dropped = give_up(region, victim);
+	/* One that was pinned in between is not found again. */
+	while (!dropped && (victim = find_victim(&region->space))) {
+		dropped = give_up(region, victim);
+		cow_snapshot_unref(victim);
+	}
 	if (dropped)
 		log_message(LOG_WARNING, "libcow: preimage_limit reached, the oldest snapshot was given up: "
 					 "free snapshots sooner, raise the limit, or use COW_LIMIT_SPILL");
-	cow_snapshot_unref(victim);
 	return dropped;
 }
 

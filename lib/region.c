@@ -96,11 +96,6 @@ static void region_destroy(struct cow_region *region)
 		sys_unmap(region->base, region->length);
 	sys_close(region->memfd);
 	pthread_mutex_destroy(&region->cut_mutex);
-	if (region->source) {
-		atomic_fetch_sub(&region->source->branches, 1);
-		snapshot_unpin(region->source);
-		cow_snapshot_unref(region->source);
-	}
 	sys_free(region);
 }
 
@@ -155,6 +150,8 @@ int region_make(size_t length, const struct cow_region_options *given, struct re
 		if (r < 0)
 			return r;
 	}
+	if (base.adopt)
+		options.address = NULL;
 	r = check_options(&options, base);
 	if (r < 0)
 		return r;
@@ -220,10 +217,20 @@ struct cow_region *region_get(struct cow_region *region)
 	return region;
 }
 
+/* A branch's end may be that of its source, and so on: a loop, since nothing bounds how deep they go. */
 void region_put(struct cow_region *region)
 {
-	if (atomic_fetch_sub(&region->refs, 1) == 1)
+	while (region && atomic_fetch_sub(&region->refs, 1) == 1) {
+		struct cow_snapshot *source = region->source;
+
 		region_destroy(region);
+		region = NULL;
+		if (source) {
+			atomic_fetch_sub(&source->branches, 1);
+			snapshot_unpin(source);
+			region = snapshot_drop(source);
+		}
+	}
 }
 
 void cow_region_free(struct cow_region *region)

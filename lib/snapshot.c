@@ -58,15 +58,23 @@ void snapshot_unpin(struct cow_snapshot *snapshot)
 	atomic_fetch_sub(&snapshot->pins, 1);
 }
 
-struct cow_snapshot *cow_snapshot_unref(struct cow_snapshot *snapshot)
+struct cow_region *snapshot_drop(struct cow_snapshot *snapshot)
 {
-	if (check_snapshot(snapshot) < 0)
-		return NULL;
+	struct cow_region *region = snapshot->region;
+
 	if (atomic_fetch_sub(&snapshot->refs, 1) != 1)
 		return NULL;
 	view_free(snapshot->view);
-	dup_release(&snapshot->region->space, &snapshot->snap);
-	snapshot_discard(snapshot);
+	dup_release(&region->space, &snapshot->snap);
+	pthread_mutex_destroy(&snapshot->view_mutex);
+	sys_free(snapshot);
+	return region;
+}
+
+struct cow_snapshot *cow_snapshot_unref(struct cow_snapshot *snapshot)
+{
+	if (check_snapshot(snapshot) == 0)
+		region_put(snapshot_drop(snapshot));
 	return NULL;
 }
 
@@ -128,7 +136,7 @@ int cow_snapshot_get_stats(struct cow_snapshot *snapshot, struct cow_snapshot_st
 		return r;
 	if (!ret_stats)
 		return -EINVAL;
-	r = stats_room(ret_stats->size, sizeof(stats), sizeof(stats), &room);
+	r = stats_room(ret_stats, sizeof(stats), sizeof(stats), &room);
 	if (r < 0)
 		return r;
 	page_size = space_page_size(&snapshot->region->space);

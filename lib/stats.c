@@ -46,7 +46,7 @@ int cow_region_get_stats(struct cow_region *region, struct cow_region_stats *ret
 		return r;
 	if (!ret_stats)
 		return -EINVAL;
-	r = stats_room(ret_stats->size, sizeof(stats), sizeof(stats), &room);
+	r = stats_room(ret_stats, sizeof(stats), sizeof(stats), &room);
 	if (r < 0)
 		return r;
 	stats.trap = COW_TRAP_EXPLICIT;

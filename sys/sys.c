@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <linux/magic.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -120,11 +121,14 @@ bool sys_is_mapped(const void *address, size_t length)
 
 size_t sys_page_size(void)
 {
-	static size_t size;
+	static _Atomic size_t size;
+	size_t known = atomic_load_explicit(&size, memory_order_relaxed);
 
-	if (size == 0)
-		size = (size_t)sysconf(_SC_PAGESIZE);
-	return size;
+	if (known == 0) {
+		known = (size_t)sysconf(_SC_PAGESIZE);
+		atomic_store_explicit(&size, known, memory_order_relaxed);
+	}
+	return known;
 }
 
 int sys_memfd(const char *name, size_t length)
@@ -162,10 +166,17 @@ static int open_and_unlink(const char *directory, int flags)
 
 	if (snprintf(path, sizeof(path), "%s/.cow-XXXXXX", directory) >= (int)sizeof(path))
 		return -ENAMETOOLONG;
-	fd = mkostemp(path, O_CLOEXEC | flags);
+	fd = mkostemp(path, O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
 	unlink(path);
+	/* Not at once: an open that refuses the flag may have made the file already. */
+	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | flags) < 0) {
+		int r = -errno;
+
+		sys_close(fd);
+		return r;
+	}
 	return fd;
 }
 
