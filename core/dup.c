@@ -201,7 +201,7 @@ static void recycle(struct space *space, struct version *version)
 	slab_free(&space->versions, version);
 }
 
-static void note_freed(struct space *space)
+void note_freed(struct space *space)
 {
 	atomic_fetch_add(&space->freed, 1);
 	if (atomic_load(&space->freed_waiters) != 0)
@@ -276,14 +276,31 @@ void dup_drop(struct space *space, struct snap *snap)
 		atomic_store(&snap->dropped, 1);
 }
 
-/* Locked. A heap's tops are its highest: below one that is too low there is nothing. */
-static uint64_t count_above(const struct bucket *bucket, uint64_t from)
+/* Locked. The frames of the buckets above a floor, all of them where there is none. A heap's tops are its
+ * highest: below one that is too low there is nothing. The walk goes down by child and on by next; since a
+ * heap may be as deep as it has buckets, the way back is remembered in the last sibling's next meanwhile. */
+static uint64_t count_frames(struct bucket *bucket, bool has_floor, uint64_t floor)
 {
 	uint64_t frames = 0;
 
-	for (; bucket; bucket = bucket->next)
-		if (bucket->from > from)
-			frames += bucket->frames + count_above(bucket->child, from);
+	while (bucket) {
+		bool above = !has_floor || bucket->from > floor;
+		struct bucket *last = above ? bucket->child : NULL;
+
+		while (last && last->next && last->next != bucket)
+			last = last->next;
+		if (last && !last->next) { /* first time here */
+			frames += bucket->frames;
+			last->next = bucket;
+			bucket = bucket->child;
+			continue;
+		}
+		if (last)
+			last->next = NULL; /* back from its children */
+		else if (above)
+			frames += bucket->frames;
+		bucket = bucket->next;
+	}
 	return frames;
 }
 
@@ -293,10 +310,9 @@ uint64_t snap_private_pages(struct snap *snap)
 	uint64_t frames = 0;
 
 	lock_take(&space->lock);
-	if (snap->linked && snap->older)
-		frames = count_above(snap->heap, snap->older->epoch);
-	else if (snap->linked && snap->heap)
-		frames = snap->heap->frames + count_above(snap->heap->child, 0);
+	if (snap->linked)
+		frames = count_frames(snap->heap, snap->older != NULL,
+				      snap->older ? snap->older->epoch : 0);
 	lock_drop(&space->lock);
 	return frames;
 }

@@ -84,6 +84,7 @@ unsigned evict_end(struct space *space, struct eviction evictions[], const uint6
 		frame_descriptor(&space->pool, evictions[i].frame)->flags &= (uint16_t)~FRAME_HELD;
 		frame_put(&space->pool, evictions[i].frame);
 	}
+	note_freed(space); /* who found no frame meanwhile need not wait for the next unref */
 	lock_drop(&space->lock);
 	return moved;
 }

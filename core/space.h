@@ -134,6 +134,9 @@ void dup_release(struct space *space, struct snap *snap);
 /* Gives a snapshot up: its readers find out, its memory comes free as writers need it. */
 void dup_drop(struct space *space, struct snap *snap);
 
+/* Tells writers that wait at the limit. */
+void note_freed(struct space *space);
+
 /* Frees up to most versions of dropped snapshots, and what is past its grace period. Locked. */
 void space_reclaim(struct space *space, unsigned most);
 

@@ -90,7 +90,8 @@ static int wait_for_room(struct cow_region *region, uint32_t freed, uint64_t *de
 	uint64_t now = host_now();
 
 	if (*deadline_ns == 0)
-		*deadline_ns = now + region->limit_timeout_ns;
+		*deadline_ns = now + region->limit_timeout_ns < now ? UINT64_MAX :
+								       now + region->limit_timeout_ns;
 	if (now >= *deadline_ns)
 		return -EAGAIN;
 	atomic_fetch_add(&space->freed_waiters, 1);
