@@ -4,8 +4,8 @@
  *
  * First every such page is opened, as any writer would: that keeps what newer snapshots read, can fail,
  * and changes no content. Then the contents are put back, which fails only when spilled content cannot be
- * read; so that this, too, leaves the region as it was, a guard snapshot is taken first where anything is
- * spilled.
+ * read; so that this, too, leaves the region as it was, where anything is spilled a guard snapshot is taken
+ * first, and everything is read once before it is needed.
  */
 #include "lib/internal.h"
 
@@ -14,6 +14,7 @@ struct rollback {
 	struct snap *to;
 	uint64_t run_first, run_end; /* pages that had no content then: their memory goes back */
 	uint64_t deadline_ns;
+	void *scratch; /* a page */
 };
 
 static int open_page(uint64_t page, struct entry *entry, void *context)
@@ -62,12 +63,17 @@ static int put_back(uint64_t page, struct entry *entry, void *context)
 {
 	struct rollback *rollback = context;
 	struct space *space = &rollback->region->space;
+	int r;
 
 	(void)entry;
 	if (space->base != BASE_WINDOW && snap_content_epoch(rollback->to, page) == 0) {
 		put_back_base(rollback, page);
 		return 0;
 	}
+	/* Open already, unless the guard puts back what was given back a moment ago: that keeps nothing. */
+	r = bracket_open_pages(rollback->region, page, page + 1, FAULT_WHOLE);
+	if (r < 0)
+		return r;
 	return snap_read(rollback->to, page, 0, space_page(space, page), space_page_size(space));
 }
 
@@ -77,6 +83,30 @@ static int put_all_back(struct rollback *rollback)
 	int r = table_walk(&space->table, 0, space->pages, rollback->to->epoch, put_back, rollback);
 
 	give_back(rollback);
+	return r;
+}
+
+static int try_page(uint64_t page, struct entry *entry, void *context)
+{
+	struct rollback *rollback = context;
+
+	(void)entry;
+	return snap_read(rollback->to, page, 0, rollback->scratch,
+			 space_page_size(&rollback->region->space));
+}
+
+/* Reads everything once before anything changes: where a disk fails for good, the guard's own pages could not
+ * be read back either. */
+static int try_all(struct rollback *rollback)
+{
+	struct space *space = &rollback->region->space;
+	int r;
+
+	rollback->scratch = sys_alloc_page(space_page_size(space));
+	if (!rollback->scratch)
+		return -ENOMEM;
+	r = table_walk(&space->table, 0, space->pages, rollback->to->epoch, try_page, rollback);
+	sys_free(rollback->scratch);
 	return r;
 }
 
@@ -90,7 +120,7 @@ static bool anything_spilled(struct space *space)
 	return spilled;
 }
 
-/* The cut mutex is held: no cut falls in between. */
+/* The cut mutex is held: no cut falls in between. 1: something was spilled meanwhile, so it takes a guard. */
 static int rollback_locked(struct cow_region *region, struct cow_snapshot *snapshot,
 			   struct cow_snapshot *guard)
 {
@@ -102,6 +132,8 @@ static int rollback_locked(struct cow_region *region, struct cow_snapshot *snaps
 	if (r < 0)
 		return r;
 	r = table_walk(&space->table, 0, space->pages, snapshot->snap.epoch, open_page, &rollback);
+	if (r == 0 && anything_spilled(space))
+		r = guard ? try_all(&rollback) : 1;
 	if (r == 0) {
 		r = put_all_back(&rollback);
 		if (r < 0 && guard) {
@@ -110,6 +142,19 @@ static int rollback_locked(struct cow_region *region, struct cow_snapshot *snaps
 		}
 	}
 	bracket_leave(region);
+	return r;
+}
+
+static int rollback_guarded(struct cow_region *region, struct cow_snapshot *snapshot,
+			    struct cow_snapshot *guard)
+{
+	int r;
+
+	if (guard)
+		snapshot_pin(guard);
+	pthread_mutex_lock(&region->cut_mutex);
+	r = rollback_locked(region, snapshot, guard);
+	pthread_mutex_unlock(&region->cut_mutex);
 	return r;
 }
 
@@ -132,13 +177,10 @@ int cow_region_rollback(struct cow_region *region, struct cow_snapshot *snapshot
 		return r;
 	if (anything_spilled(&region->space))
 		r = cow_region_snapshot(region, &guard);
-	if (r == 0 && guard)
-		snapshot_pin(guard);
-	if (r == 0) {
-		pthread_mutex_lock(&region->cut_mutex);
-		r = rollback_locked(region, snapshot, guard);
-		pthread_mutex_unlock(&region->cut_mutex);
-	}
+	if (r == 0)
+		r = rollback_guarded(region, snapshot, guard);
+	if (r == 1 && (r = cow_region_snapshot(region, &guard)) == 0)
+		r = rollback_guarded(region, snapshot, guard);
 	snapshot_unpin(snapshot);
 	cow_snapshot_unref(guard);
 	return r;
