@@ -977,7 +977,7 @@ static const struct op {
 	{ 4, op_region_new }, { 1, op_region_free }, { 34, op_write },     { 5, op_discard },
 	{ 14, op_snapshot },  { 3, op_snapshot_many }, { 8, op_read_snap }, { 4, op_read_live },
 	{ 3, op_map },        { 3, op_ref },           { 14, op_unref },    { 4, op_branch },
-	{ 4, op_rollback },   { 1, op_merge },         { 4, op_diff },
+	{ 4, op_rollback },   { 3, op_merge },         { 4, op_diff },
 };
 
 static const struct op *pick_op(void)
