@@ -28,8 +28,10 @@ def filled(directory, *pragmas, count=500):
     for pragma in pragmas:
         connection.execute(pragma)
     connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, b)")
+    connection.execute("BEGIN")
     connection.executemany("INSERT INTO t VALUES(?, ?)",
                            ((i, b"q" * 200) for i in range(count)))
+    connection.execute("COMMIT")
     return path, connection
 
 
