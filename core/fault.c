@@ -312,8 +312,23 @@ void forget(struct space *space, uint64_t page)
 {
 	struct entry *entry = table_find(&space->table, page);
 	uint64_t epoch = atomic_load_explicit(&space->epoch, memory_order_relaxed);
+	uint64_t state;
 
-	if (entry && (atomic_exchange_explicit(&entry->state, state_make(epoch, 0),
-					       memory_order_acq_rel) & PAGE_PRESENT))
+	if (!entry)
+		return;
+	/* Another thread may have forgotten it too, and a third be filling it: then its BUSY, and who waits
+	 * for that to end, must not be overwritten. */
+	for (;;) {
+		STEP("forget");
+		state = atomic_load_explicit(&entry->state, memory_order_acquire);
+		if ((state & PAGE_BUSY) && !MUTANT("forget-ignores-busy"))
+			wait_while_busy(entry, state);
+		else if (atomic_compare_exchange_weak_explicit(&entry->state, &state,
+							       state_make(epoch, 0),
+							       memory_order_acq_rel,
+							       memory_order_relaxed))
+			break;
+	}
+	if (state & PAGE_PRESENT)
 		atomic_fetch_sub_explicit(&space_counters(space)->present, 1, memory_order_relaxed);
 }
