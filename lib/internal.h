@@ -95,7 +95,7 @@ void snapshot_unpin(struct cow_snapshot *snapshot);
 
 /* --- limit.c --- */
 /* After -EAGAIN: 0: try again; or -EAGAIN: the policy has come to its end. freed: what space.freed was
- * before the attempt; *deadline_ns: 0 at the first attempt. No bracket need be held, none is dropped. */
+ * before the attempt; *deadline_ns: 0 at the first attempt. Outside the gate, with no lock held. */
 int limit_make_room(struct cow_region *region, uint32_t freed, uint64_t *deadline_ns);
 
 /* --- view.c --- */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is done when a first write finds no frame: the policies of enum cow_limit_policy. Called with the
- * bracket's pages as they were and, for a rollback apart, outside the gate.
+ * What is done when a first write finds no frame: the policies of enum cow_limit_policy. Called outside the
+ * gate and without a lock: it may wait, and tell the log.
  */
 #include <stddef.h>
 

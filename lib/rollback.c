@@ -13,27 +13,15 @@ struct rollback {
 	struct cow_region *region;
 	struct snap *to;
 	uint64_t run_first, run_end; /* pages that had no content then: their memory goes back */
-	uint64_t deadline_ns;
 	void *scratch; /* a page */
 };
 
 static int open_page(uint64_t page, struct entry *entry, void *context)
 {
 	struct rollback *rollback = context;
-	struct cow_region *region = rollback->region;
 
 	(void)entry;
-	for (;;) {
-		uint32_t freed = atomic_load(&region->space.freed);
-		int r = bracket_open_pages(region, page, page + 1, 0);
-
-		if (r == -EAGAIN)
-			r = limit_make_room(region, freed, &rollback->deadline_ns);
-		else
-			return r;
-		if (r < 0)
-			return r;
-	}
+	return bracket_open_pages(rollback->region, page, page + 1, 0);
 }
 
 static void give_back(struct rollback *rollback)
@@ -145,16 +133,25 @@ static int rollback_locked(struct cow_region *region, struct cow_snapshot *snaps
 	return r;
 }
 
+/* Room is made outside the lock and the gate: it may wait, and say something. */
 static int rollback_guarded(struct cow_region *region, struct cow_snapshot *snapshot,
 			    struct cow_snapshot *guard)
 {
+	uint64_t deadline_ns = 0;
 	int r;
 
 	if (guard)
 		snapshot_pin(guard);
-	pthread_mutex_lock(&region->cut_mutex);
-	r = rollback_locked(region, snapshot, guard);
-	pthread_mutex_unlock(&region->cut_mutex);
+	do {
+		uint32_t freed = atomic_load(&region->space.freed);
+
+		pthread_mutex_lock(&region->cut_mutex);
+		r = rollback_locked(region, snapshot, guard);
+		pthread_mutex_unlock(&region->cut_mutex);
+		if (r != -EAGAIN)
+			return r;
+		r = limit_make_room(region, freed, &deadline_ns);
+	} while (r == 0);
 	return r;
 }
 
