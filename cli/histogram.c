@@ -6,11 +6,16 @@
 #include "cli/histogram.h"
 
 #include <math.h>
+#include <stdbool.h>
 
 #include "cli/output.h"
 
-#define STEP_BITS    6 /* HISTOGRAM_STEPS is its power of two */
-#define BAR_WIDTH    24
+#define STEP_BITS    6  /* HISTOGRAM_STEPS is its power of two */
+#define LINE_WIDTH   80 /* of a terminal, for up to two series */
+#define STEP_WIDTH   10
+#define COUNT_WIDTH  13
+#define BAR_MOST     24
+#define BAR_LEAST    8
 #define MOST_SERIES  4
 #define LARGEST_STEP UINT64_C(1000000000000000000)
 
@@ -107,18 +112,28 @@ static uint64_t step_of(uint64_t value)
 	return step;
 }
 
-static void print_bar(FILE *stream, uint64_t count, uint64_t most)
+/* What a line has left for each series, after its count and the blanks around that. */
+static int bar_width(size_t series)
+{
+	int width = (LINE_WIDTH - STEP_WIDTH) / (int)series - COUNT_WIDTH - 3;
+
+	return width > BAR_MOST ? BAR_MOST : width < BAR_LEAST ? BAR_LEAST : width;
+}
+
+/* Padded to its width, unless it is the line's last. */
+static void print_bar(FILE *stream, uint64_t count, uint64_t most, int width, bool last)
 {
 	const char *block = output_has_blocks(stream) ? "\xe2\x96\x88" : "#";
 	double share = most ? log2(1 + (double)count) / log2(1 + (double)most) : 0;
-	int length = count ? (int)(share * BAR_WIDTH) : 0, i;
+	int length = count ? (int)(share * width) : 0, i;
 
 	/* A single value is a bar too. */
 	if (count && !length)
 		length = 1;
 	for (i = 0; i < length; i++)
 		fputs(block, stream);
-	fprintf(stream, "%*s", BAR_WIDTH - length, "");
+	if (!last)
+		fprintf(stream, "%*s", width - length, "");
 }
 
 struct scale {
@@ -158,24 +173,28 @@ void histogram_print_ns(FILE *stream, const struct histogram *const series[],
 	uint64_t lower[MOST_SERIES] = { 0 }, upper, step;
 	char unit[UNIT_LENGTH];
 	size_t i;
+	int width;
 
-	if (count > MOST_SERIES)
+	if (!count || count > MOST_SERIES)
 		return;
+	width = bar_width(count);
 	measure_scale(&scale);
-	fprintf(stream, "%10s", "from");
+	fprintf(stream, "%*s", STEP_WIDTH, "from");
 	for (i = 0; i < count; i++)
-		fprintf(stream, "  %s%13s%s %-*s", style(stream, STYLE_BOLD), names[i],
-			style(stream, STYLE_NONE), BAR_WIDTH, "");
+		fprintf(stream, "  %s%*s%s%*s", style(stream, STYLE_BOLD), COUNT_WIDTH, names[i],
+			style(stream, STYLE_NONE), i + 1 < count ? width + 1 : 0, "");
 	fputc('\n', stream);
 	for (step = scale.first; step <= scale.last; step = next_step(step)) {
-		fprintf(stream, "%10s", format_ns(unit, step));
+		fprintf(stream, "%*s", STEP_WIDTH, format_ns(unit, step));
 		for (i = 0; i < count; i++) {
 			upper = count_below(series[i], next_step(step));
-			fprintf(stream, "  %13s ", format_count(unit, upper - lower[i]));
-			print_bar(stream, upper - lower[i], scale.most);
+			fprintf(stream, "  %*s%s", COUNT_WIDTH,
+				format_count(unit, upper - lower[i]),
+				i + 1 < count || upper > lower[i] ? " " : "");
+			print_bar(stream, upper - lower[i], scale.most, width, i + 1 == count);
 			lower[i] = upper;
 		}
 		fputc('\n', stream);
 	}
-	fprintf(stream, "%10s  (counts; bars are logarithmic)\n", "");
+	fprintf(stream, "%*s  (counts; bars are logarithmic)\n", STEP_WIDTH, "");
 }
