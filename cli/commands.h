@@ -6,6 +6,7 @@
 #include "cli/command.h"
 
 extern const struct command command_completion;
+extern const struct command command_demo;
 extern const struct command command_help;
 extern const struct command command_version;
 

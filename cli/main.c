@@ -18,6 +18,9 @@
 #include "config.h"
 
 const struct command *const command_table[] = {
+#ifdef COW_HAVE_DEMO
+	&command_demo,
+#endif
 	&command_version,
 	&command_help,
 	&command_completion,
