@@ -9,12 +9,15 @@
  * - A database is a region that holds the bytes of a database file, in the writer's state ("live"),
  *   and the current generation.
  * - A generation is one committed state. Its snapshot is cut when it is first needed: by a reader
- *   that reads a page, or by a writer before its first change. So there is at most one cut for each
+ *   that reads a page, or by a writer before it changes live. So there is at most one cut for each
  *   commit, and beginning a read costs a reference.
  *
  * Invariants
- * - wrote == false: live is the current generation, byte for byte.
- * - wrote == true: the current generation has its snapshot; only `writer` changes live.
+ * - wrote == false: live is the current generation, byte for byte; changes of an open transaction, if
+ *   any, wait beside it.
+ * - Live is changed without the database's mutex only while the current generation has its snapshot
+ *   (wrote == true), and then by `writer` alone. So whoever holds the mutex and finds no snapshot may
+ *   read live, or cut, and gets the committed state.
  * - A generation that is not current any more has its snapshot: a write came after it.
  * - Live bytes at and above `size` are zero, as in a file that was truncated and grows again.
  * - The change counter (bytes 24..27, 92..95) of each published generation is above those of all
@@ -41,6 +44,7 @@
 #include "sqlite.h"
 
 struct family;
+struct pending;
 
 struct generation {
 	atomic_uint references;
@@ -73,8 +77,10 @@ struct database {
 	unsigned int exclusive; /* files that hold SHARED in locking_mode=EXCLUSIVE */
 
 	/* The writer's own */
-	bool wrote;           /* live differs from the current generation */
-	sqlite3_int64 size;   /* of live */
+	bool wrote; /* live differs from the current generation */
+	struct pending
+		*pending;   /* changes that wait for their commit; made by the first transaction */
+	sqlite3_int64 size; /* of live */
 	uint32_t counter_max; /* highest change counter published */
 	uint32_t cookie_max;  /* highest schema cookie published */
 	bool rewound;         /* was ever rolled back to a snapshot */
@@ -120,8 +126,10 @@ int database_reserve(struct database *database, const void *writer, struct gener
 		     bool counted_exclusive);
 /* Gives the place back; what was not published is undone. */
 void database_release(struct database *database, const void *writer);
-/* Before the first change of a transaction: sees to it that the committed state stays readable. */
+/* Before the first change of a transaction. */
 int database_begin_write(struct database *database);
+/* From now on the committed state has its snapshot, and changes are made in the region itself. */
+int database_make_live(struct database *database);
 /* Makes live the current generation, which becomes next (from generation_new()). */
 int database_publish(struct database *database, struct generation *next);
 struct generation *generation_new(void);

@@ -230,6 +230,8 @@ static int replace_live(struct database *database, struct cow_snapshot *snapshot
 	struct generation *next = generation_new();
 	int rc = next ? database_begin_write(database) : SQLITE_NOMEM;
 
+	if (rc == SQLITE_OK)
+		rc = database_make_live(database);
 	if (rc != SQLITE_OK)
 		goto out;
 	rc = sqlite_code(cow_region_rollback(database->region, snapshot), SQLITE_IOERR);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The table of families and what is inside it: for database.c, table.c and names.c only.
+ * The table of families and what is inside it: for the files that
+ * make databases what they are: table.c, database.c, writer.c, names.c.
  */
 #ifndef COW_SQLITE_TABLE_H
 #define COW_SQLITE_TABLE_H
@@ -33,6 +34,16 @@ int database_new(struct cow_region *region, struct family *family, const char *n
 		 sqlite3_int64 size, struct database **ret_database);
 void database_free(struct database *database);
 void named_snapshot_free(struct named_snapshot *named);
+
+struct generation *generation_ref(struct generation *generation);
+/* With the mutex held: sees to it that the current generation has its snapshot. 0 or an errno. */
+int generation_cut(struct database *database);
+/* With the mutex held: whether only one file holds the current generation, beside the database. */
+bool database_has_one_reader(const struct database *database);
+/* How many of length bytes at offset lie below size. */
+int bytes_below(sqlite3_int64 size, int length, sqlite3_int64 offset);
+/* What a read past the end is to return, after inside bytes were read. */
+int fill_rest(void *buffer, int inside, int length);
 
 /* The snapshot of the current generation, with a reference; cuts when there is none. */
 int database_cut(struct database *database, struct cow_snapshot **ret_snapshot,

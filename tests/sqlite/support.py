@@ -13,6 +13,11 @@ import sys
 import tempfile
 import traceback
 
+# A library with AddressSanitizer in it wants the sanitizer loaded first: begin again with it.
+if os.environ.get("COW_SQLITE_PRELOAD") and "LD_PRELOAD" not in os.environ:
+    os.environ["LD_PRELOAD"] = os.environ["COW_SQLITE_PRELOAD"]
+    os.execv(sys.executable, [sys.executable, *sys.argv])
+
 EXTENSION = os.environ.get("COW_SQLITE", "cow_sqlite.so")
 _cases = []
 

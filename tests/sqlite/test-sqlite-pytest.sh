@@ -5,6 +5,9 @@
 
 . "$SOURCE_ROOT/tests/tap.sh"
 
+# A library with AddressSanitizer in it wants the sanitizer loaded first.
+[ -z "${COW_SQLITE_PRELOAD:-}" ] || export LD_PRELOAD="$COW_SQLITE_PRELOAD"
+
 "$PYTHON" -c 'import pytest' 2>/dev/null || skip_all "this python has no pytest"
 
 run "$PYTHON" -m pytest -q -p no:cacheprovider "$SOURCE_ROOT/examples/sqlite"

@@ -5,6 +5,9 @@
 
 . "$SOURCE_ROOT/tests/tap.sh"
 
+# A library with AddressSanitizer in it wants the sanitizer loaded first.
+[ -z "${COW_SQLITE_PRELOAD:-}" ] || export LD_PRELOAD="$COW_SQLITE_PRELOAD"
+
 command -v sqlite3 >/dev/null || skip_all "there is no sqlite3 shell"
 db=$tmp/shop.db
 sqlite3 "$db" "CREATE TABLE item(name, price); INSERT INTO item VALUES('tea', 3), ('milk', 2)"
