@@ -64,7 +64,8 @@ static void newest_changed(struct space *space)
 {
 	if (!MUTANT("recent-not-forgotten"))
 		forget_recent(space);
-	atomic_store(&space->newest, space->newest_snap ? space->newest_snap->epoch : 0);
+	if (!MUTANT("newest-not-published"))
+		atomic_store(&space->newest, space->newest_snap ? space->newest_snap->epoch : 0);
 }
 
 void dup_space(struct space *space, struct snap *snap)
@@ -219,7 +220,9 @@ static void recycle_retired(struct space *space)
 		if (!grace_advance(&space->grace))
 			return;
 		/* Generation g - 2 is g + 1 modulo 3. */
-		past = &space->retired[(atomic_load(&space->grace.generation) + 1) % 3];
+		past = &space->retired[(atomic_load(&space->grace.generation) +
+					(MUTANT("recycle-early") ? 2 : 1)) %
+				       3];
 		if (*past)
 			note_freed(space);
 		while ((version = *past)) {

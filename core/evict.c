@@ -98,7 +98,7 @@ bool evict_share(struct space *space, const struct eviction *eviction, const str
 	frame = frame_descriptor(&space->pool, eviction->frame);
 	target = frame_descriptor(&space->pool, equal->frame);
 	if ((frame->version == eviction->version || MUTANT("share-no-recheck")) &&
-	    (target->refs > 1 || MUTANT("share-with-the-dead"))) {
+	    target->refs > 1) {
 		frame->version = NULL;
 		target->version = NULL; /* more than one now: it can no longer be found by its frame */
 		frame_get(&space->pool, equal->frame);

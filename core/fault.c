@@ -172,6 +172,7 @@ static int keep(struct space *space, uint64_t page, struct entry *entry, uint64_
  * freed meanwhile: a new one cannot come while we are inside the gate. */
 static bool somebody_reads(struct space *space, struct entry *entry, uint64_t state)
 {
+	STEP("fault: newest");
 	if (MUTANT("always-reuse"))
 		return false;
 	if (atomic_load(&space->newest) < state_epoch(state))
@@ -187,7 +188,7 @@ static int bring_in(struct space *space, uint64_t page, uint64_t state, unsigned
 {
 	if (space_present(space, state))
 		return 0;
-	if (space->base != BASE_SOURCE || (flags & FAULT_WHOLE))
+	if (space->base != BASE_SOURCE || (flags & FAULT_WHOLE) || MUTANT("no-fill"))
 		return 0;
 	return snap_read(space->source, page, 0, space_page(space, page), space_page_size(space));
 }
@@ -212,7 +213,7 @@ static void settle(struct entry *entry, uint64_t state)
 static void unprotect(struct space *space, uint64_t page)
 {
 	STEP("fault: unprotect");
-	if (space->mmu->ops->unprotect)
+	if (space->mmu->ops->unprotect && !MUTANT("no-unprotect"))
 		space->mmu->ops->unprotect(space->mmu, page);
 }
 
@@ -246,7 +247,8 @@ static int open_page(struct space *space, uint64_t page, struct entry *entry, ui
 	if (r == 0 && needed && !MUTANT("open-before-keep") && !MUTANT("version-after-state"))
 		r = kept = keep(space, page, entry, state);
 	if (r < 0) {
-		settle(entry, state);
+		if (!MUTANT("failure-keeps-busy"))
+			settle(entry, state);
 		return r;
 	}
 	count_fault(space, first, space_present(space, state), kept == 0);

@@ -2,11 +2,12 @@
 /*
  * Grace periods: a version that was unlinked is recycled only when no reader can still see it.
  *
- * A reader is counted under the parity of the generation in which it began. The generation moves on
- * only when nobody is counted under the parity that it moves to, that is, when the readers of the
- * generation before this one are gone. So what was unlinked in generation g is out of sight when the
- * generation is g + 2: the step to g + 1 waited for the readers of g - 1, the step to g + 2 for those of
- * g, and later ones began after the unlinking.
+ * A reader is counted under the parity of the generation that it saw. The generation moves on only to a
+ * parity under which nobody is counted, so a reader that is counted stops every second step. What it can
+ * still meet was unlinked after it was counted, in generation g, say (unlinking and steps exclude each
+ * other by the lock): g + 2 is two steps away, and the reader stops one of them, whichever parity it has.
+ * So it need not look whether the generation has moved on before it was counted; the parity only sees to it
+ * that new readers do not stop the step that waits for old ones.
  *
  * Readers never wait. A reader that sleeps inside only delays recycling; so a section covers the look-up
  * and the copy of one page, not a whole read.
@@ -30,21 +31,13 @@ struct grace_section {
 static inline struct grace_section grace_enter(struct grace *grace)
 {
 	struct grace_shard *shard = &grace->shards[host_shard()];
-	struct grace_section section;
+	unsigned parity = (unsigned)atomic_load(&grace->generation) & 1;
+	struct grace_section section = { &shard->readers[parity] };
 
-	for (;;) {
-		unsigned parity = (unsigned)atomic_load(&grace->generation) & 1;
-
-		section.readers = &shard->readers[parity];
-		STEP("grace: enter");
-		if (MUTANT("no-grace"))
-			return section;
+	STEP("grace: enter");
+	if (!MUTANT("no-grace"))
 		atomic_fetch_add(section.readers, 1);
-		STEP("grace: look again");
-		if ((atomic_load(&grace->generation) & 1) == parity || MUTANT("grace-no-second-look"))
-			return section;
-		atomic_fetch_sub(section.readers, 1);
-	}
+	return section;
 }
 
 static inline void grace_leave(struct grace_section section)
@@ -60,9 +53,12 @@ static inline bool grace_advance(struct grace *grace)
 {
 	uint64_t next = atomic_load_explicit(&grace->generation, memory_order_relaxed) + 1;
 
-	for (unsigned i = 0; i < HOST_SHARDS && !MUTANT("advance-at-once"); i++)
+	for (unsigned i = 0; i < HOST_SHARDS && !MUTANT("advance-at-once"); i++) {
+		STEP("grace: advance");
 		if (atomic_load(&grace->shards[i].readers[next & 1]) != 0)
 			return false;
+	}
+	STEP("grace: advanced");
 	atomic_store(&grace->generation, next);
 	return true;
 }

@@ -19,6 +19,8 @@ static inline void lock_take(struct lock *lock)
 	unsigned spins = 0;
 
 	STEP("lock");
+	if (MUTANT("no-lock"))
+		return;
 	if (atomic_compare_exchange_strong_explicit(&lock->word, &seen, 1, memory_order_acquire,
 						    memory_order_relaxed))
 		return;
@@ -37,7 +39,8 @@ static inline void lock_take(struct lock *lock)
 
 static inline void lock_drop(struct lock *lock)
 {
-	if (atomic_exchange_explicit(&lock->word, 0, memory_order_release) == 2)
+	if (atomic_exchange_explicit(&lock->word, 0, memory_order_release) == 2 &&
+	    !MUTANT("lock-no-wake"))
 		host_wake(&lock->word);
 }
 

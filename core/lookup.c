@@ -125,6 +125,7 @@ int snap_read(struct snap *snap, uint64_t page, size_t offset, void *buffer, siz
 		if (MUTANT("stale-before-read") && is_stale(snap))
 			return -ESTALE;
 		r = read_here(snap, page, offset, buffer, length);
+		STEP("read: stale");
 		if (is_stale(snap) && !MUTANT("stale-before-read"))
 			return -ESTALE;
 		if (r != 1)
