@@ -5,7 +5,7 @@
  * order of events; the parts are in cli/demo/.
  *
  *	1 data      the database, as a file
- *	2 load      rounds: libcow, fork(), libcow, fork(); the last of libcow's ends with time travel
+ *	2 load      rounds: libcow, fork(), libcow, fork(); libcow's last ends with time travel
  *	3 checks    every export, by the stock sqlite3
  *	4 report
  */
@@ -69,6 +69,7 @@ static bool make_data(struct demo *demo)
 {
 	bool given = demo->options->database != NULL;
 
+	show_start(demo);
 	if (!worker_run(demo, given ? dataset_from_database : dataset_from_files, NULL,
 			given ? "rows read" : "files read", given ? 0 : demo->options->rows))
 		return false;
@@ -163,9 +164,22 @@ static int run_in_scratch(struct demo *demo, const struct machine *machine, cons
 	scratch_remove(demo, written && demo->options->keep);
 	if (demo_interrupted)
 		return end_by_signal();
-	if (!done && demo->shared->error[0] == '\0')
+	return done && written && proofs_hold(&demo->shared->proofs) ? COMMAND_OK : COMMAND_FAILED;
+}
+
+static int run_shared(struct demo *demo, const struct machine *machine, const char *sqlite)
+{
+	int status;
+
+	demo->shared = mmap(NULL, sizeof(*demo->shared), PROT_READ | PROT_WRITE,
+			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (demo->shared == MAP_FAILED) {
+		complain_errno(-errno, "cannot get shared memory");
 		return COMMAND_FAILED;
-	return written && proofs_hold(&demo->shared->proofs) ? COMMAND_OK : COMMAND_FAILED;
+	}
+	status = run_in_scratch(demo, machine, sqlite);
+	munmap(demo->shared, sizeof(*demo->shared));
+	return status;
 }
 
 static int run(const struct command *command, int argc, char **argv)
@@ -186,17 +200,14 @@ static int run(const struct command *command, int argc, char **argv)
 	worker_begin();
 	if ((option_db && !check_database(option_db, &machine)) || !check_find_program(sqlite))
 		return demo_interrupted ? end_by_signal() : COMMAND_FAILED;
-	demo.shared = mmap(NULL, sizeof(*demo.shared), PROT_READ | PROT_WRITE,
-			   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	demo.out = text ? stdout : fopen("/dev/null", "we");
-	if (demo.shared == MAP_FAILED || !demo.out) {
-		complain_errno(-errno, "cannot begin");
+	if (!demo.out) {
+		complain_errno(-errno, "cannot open /dev/null");
 		return COMMAND_FAILED;
 	}
-	status = run_in_scratch(&demo, &machine, sqlite);
+	status = run_shared(&demo, &machine, sqlite);
 	if (!text)
 		fclose(demo.out);
-	munmap(demo.shared, sizeof(*demo.shared));
 	return status;
 }
 

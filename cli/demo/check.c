@@ -187,7 +187,7 @@ static char *cut_line(char *text)
 
 static bool parse_state(const char *line, struct model_state *ret_state)
 {
-	int64_t values[MODEL_COLUMNS];
+	int64_t values[MODEL_COLUMNS] = { 0 };
 	char *end;
 	size_t i;
 

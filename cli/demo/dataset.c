@@ -128,7 +128,9 @@ static int open_quietly(const char *path)
 	int flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
 	int fd = open(path, flags | O_NOATIME);
 
-	return fd < 0 && errno == EPERM ? open(path, flags) : fd;
+	if (fd >= 0 || errno != EPERM)
+		return fd;
+	return open(path, flags);
 }
 
 /* XXH3 of the first block: 0 or a negative errno. */
@@ -152,7 +154,7 @@ static int sum_first_block(const char *path, uint64_t *ret_sum)
 /* False: it is gone by now, and gets no row. */
 static bool bind_sum(struct walk *walk, const char *path, const struct stat *status)
 {
-	uint64_t sum;
+	uint64_t sum = 0;
 	int error;
 
 	sqlite3_bind_null(walk->insert, 7);

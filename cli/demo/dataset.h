@@ -3,11 +3,12 @@
  * The database that the demo works on, as a file: this machine's files, or a copy of the user's
  * database, and in both the demo's own tables:
  *
- *	cow_demo_accounts(id, amount)                     the invariant: the sum of the amounts
- *	cow_demo_transfers(id, source, target, amount)    a row for each transaction
- *	cow_demo_touched(id, row, touched)                with --db: a counter for each row of the
- *	                                                  largest table, since the user's own tables
- *	                                                  are left alone, even in the copy
+ *	cow_demo_accounts(id, amount)                   the invariant: the sum of the amounts
+ *	cow_demo_transfers(id, source, target, amount)  a row for each transaction
+ *	cow_demo_touched(id, row, touched)              with --db: a counter for each row of the
+ *	                                                largest table
+ *
+ * The user's own tables are left alone, even in the copy.
  */
 #ifndef CLI_DEMO_DATASET_H
 #define CLI_DEMO_DATASET_H

@@ -95,6 +95,7 @@ struct demo_shared {
 	atomic_ullong progress; /* of the step that runs */
 	atomic_bool measuring;  /* the first cut was made, the load runs */
 	atomic_int copier;      /* pid of fork()'s child; 0: none */
+	atomic_bool failed;     /* set by the first demo_fail(), whose text error gets */
 	char error[DEMO_ERROR_LENGTH];
 	struct demo_data data;
 	struct round rounds[SIDES][DEMO_ROUNDS];

@@ -169,8 +169,9 @@ int load_run_until(struct load *load, uint64_t transactions)
 
 void load_wait_until(struct load *load, uint64_t transactions)
 {
-	/* A thread that failed has noted why; the error shows that before it is joined. */
-	while (atomic_load(&load->committed) < transactions && !load->demo->shared->error[0])
+	/* A thread that failed has said so before it is joined. */
+	while (atomic_load(&load->committed) < transactions &&
+	       !atomic_load(&load->demo->shared->failed))
 		sleep_until_ns(now_ns() + NS_PER_MS);
 }
 

@@ -11,6 +11,8 @@
 
 #include "cli/output.h"
 
+enum { LONGEST_NAME = 32 /* of a file in it, so that demo_path() has room */ };
+
 /* Not /tmp by default: it may be memory, which the files would take away from the measurement. */
 static const char *choose_place(const struct demo *demo)
 {
@@ -34,7 +36,7 @@ bool scratch_make(struct demo *demo)
 		return false;
 	}
 	if ((size_t)snprintf(demo->scratch, sizeof(demo->scratch), "%s/cow-demo.XXXXXX", real) +
-		    sizeof("/database.db") >
+		    LONGEST_NAME >
 	    sizeof(demo->scratch)) {
 		complain("%s is too long a path: use a shorter one", real);
 		demo->scratch[0] = '\0';

@@ -95,13 +95,24 @@ void show_machine(struct demo *demo, const struct machine *machine, const char *
 	    machine->huge_pages, sqlite);
 }
 
+void show_start(struct demo *demo)
+{
+	char rows[UNIT_LENGTH];
+
+	if (demo->options->database)
+		say(demo, "data", "loading a copy of %s ...", demo->options->database);
+	else
+		say(demo, "data", "walking the file system of /, for at most %s files ...",
+		    format_count(rows, demo->options->rows));
+}
+
 static void show_source(struct demo *demo)
 {
 	const struct demo_data *data = &demo->shared->data;
 	char rows[UNIT_LENGTH], other[UNIT_LENGTH], touched[UNIT_LENGTH];
 
 	if (demo->options->database)
-		say(demo, "data",
+		say(demo, "",
 		    "a copy of %s: %s rows in %s tables; in the copy, counters for %s of the rows "
 		    "of the largest%s",
 		    demo->options->database, format_count(rows, data->source_rows),
@@ -109,7 +120,7 @@ static void show_source(struct demo *demo)
 		    format_count(touched, data->shape.rows),
 		    data->had_demo_tables ? " (an earlier demo's are replaced)" : "");
 	else
-		say(demo, "data",
+		say(demo, "",
 		    "%s files of this machine%s; %s could not be read, %s vanished meanwhile",
 		    format_count(rows, data->source_rows),
 		    data->out_of_time                        ? " (found until the time was up)" :

@@ -9,6 +9,7 @@
 #include "cli/demo/measure.h"
 
 void show_machine(struct demo *demo, const struct machine *machine, const char *sqlite);
+void show_start(struct demo *demo); /* before what takes a while */
 void show_data(struct demo *demo);
 void show_round(struct demo *demo, enum side side);
 void show_results(struct demo *demo);

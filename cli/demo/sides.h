@@ -8,8 +8,8 @@
  * file, sync, give the copy up. At most one copy at a time: where writing one takes longer than the
  * cadence, the next waits.
  *
- *	libcow   SELECT cow_snapshot(); SELECT cow_export(); SELECT cow_drop() in a second connection
- *	fork()   the database is in SQLite's own memory VFS (sqlite3_deserialize()); a child of fork()
+ *	libcow   cow_snapshot(), cow_export(), cow_drop() in a second connection
+ *	fork()   the database is in SQLite's own memory VFS (sqlite3_deserialize()); a child
  *	         writes its copy of that memory to the file
  */
 #ifndef CLI_DEMO_SIDES_H
@@ -29,7 +29,7 @@ int travel(struct demo *demo, struct load *load, sqlite3 *connection, const char
 
 /* The load for a share of the time, with cuts. Fills in what both sides measure alike. */
 typedef int (*cut_function)(void *context, struct cut *cut);
-int window_run(struct demo *demo, enum side side, struct load *load, cut_function cut,
+int window_run(struct demo *demo, enum side side, struct load *load, cut_function function,
 	       void *context);
 
 #endif

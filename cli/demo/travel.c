@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Time travel in SQL, proved against the model. One snapshot, "before"; the writer goes on until the
- * rollback:
+ * Time travel in SQL, proved against the model. One snapshot, "before"; the writer goes on until
+ * the rollback:
  *
- *	past      ATTACH '...&snapshot=before' AS past; one statement counts what differs between now
- *	          and then
+ *	past      ATTACH '...&snapshot=before' AS past; one statement counts what differs
  *	branch    cow_branch(), opened writable, emptied of its amounts and transfers
- *	rollback  the writer stops; cow_rollback(); the file that is exported then is the snapshot's,
- *	          byte for byte but for the change counters
+ *	rollback  the writer stops; cow_rollback(); the file exported then is the snapshot's, byte
+ *	          for byte but for the change counters
  *	resume    the load goes on from the transaction that the snapshot held
  */
 #include <errno.h>
@@ -152,7 +151,7 @@ static int prove_past(struct travel *travel)
 static int prove_branch(struct travel *travel)
 {
 	struct demo *demo = travel->demo;
-	struct model_state first, branch, now;
+	struct model_state first = { 0 }, branch = { 0 }, now = { 0 };
 	sqlite3 *connection = NULL;
 	bool ok;
 	int result = -1;
@@ -246,7 +245,7 @@ static int prove_rollback(struct travel *travel)
 {
 	struct demo *demo = travel->demo;
 	struct cut *past = &demo->shared->past, *restored = &demo->shared->restored;
-	struct model_state state;
+	struct model_state state = { 0 };
 	uint64_t left = committed(travel);
 	int64_t equal;
 
@@ -271,7 +270,7 @@ static int prove_rollback(struct travel *travel)
 static int prove_resume(struct travel *travel)
 {
 	uint64_t wanted = travel->then + TRANSACTIONS;
-	struct model_state state;
+	struct model_state state = { 0 };
 
 	atomic_store(&travel->load->committed, travel->then);
 	if (load_run_until(travel->load, wanted) < 0 ||

@@ -52,7 +52,7 @@ int demo_fail(struct demo *demo, const char *format, ...)
 {
 	va_list arguments;
 
-	if (demo->shared->error[0])
+	if (atomic_exchange(&demo->shared->failed, true))
 		return -1;
 	va_start(arguments, format);
 	vsnprintf(demo->shared->error, sizeof(demo->shared->error), format, arguments);
