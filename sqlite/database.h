@@ -18,7 +18,7 @@
  * - Live is changed without the database's mutex only while the current generation has its snapshot
  *   (wrote == true), and then by `writer` alone. So whoever holds the mutex and finds no snapshot may
  *   read live, or cut, and gets the committed state.
- * - A generation that is not current any more has its snapshot: a write came after it.
+ * - A generation that is not current any more, and that somebody holds, has its snapshot.
  * - Live bytes at and above `size` are zero, as in a file that was truncated and grows again.
  * - The change counter (bytes 24..27, 92..95) of each published generation is above those of all
  *   earlier ones, also after a rollback to a snapshot: no page cache takes one history for another.

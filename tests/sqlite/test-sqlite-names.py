@@ -149,6 +149,26 @@ def rollback_reaches_warm_caches(directory):
 
 
 @case
+def rollback_reaches_schemas_that_slept(directory):
+    """A connection that was idle throughout must not take the new schema for the one it knows, though
+    both were made by one statement after the same snapshot."""
+    path, writer = filled(directory)
+    sleeper = connect(path)
+    writer.execute("SELECT cow_snapshot('fork')")
+    writer.execute("CREATE TABLE x(old, b)")
+    writer.execute("INSERT INTO x VALUES(1, 2)")
+    equal(rows(sleeper, "SELECT old FROM x"), [(1,)])
+    writer.execute("SELECT cow_rollback('fork')")
+    writer.execute("CREATE TABLE y(new)")
+    writer.execute("INSERT INTO y VALUES(7)")
+    with fails("SQLITE_ERROR", "no such table: x"):
+        sleeper.execute("SELECT old FROM x")
+    equal(rows(sleeper, "SELECT new FROM y"), [(7,)])
+    sleeper.execute("INSERT INTO y VALUES(8)")
+    equal(one(writer, "PRAGMA integrity_check"), "ok")
+
+
+@case
 def rollback_to_an_empty_database(directory):
     path = os.path.join(directory, "e.db")
     first, second = connect(path), connect(path)

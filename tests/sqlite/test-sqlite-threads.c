@@ -142,6 +142,30 @@ static void *write_and_spill(void *argument)
 	return NULL;
 }
 
+/* Transactions of a few pages, which wait for their commit and are then stored at once. */
+static void *move_amounts(void *argument)
+{
+	struct crowd *crowd = argument;
+	sqlite3 *connection = open_uri(crowd->uri);
+	unsigned int i;
+	char sql[256];
+
+	sqlite3_busy_timeout(connection, 10000);
+	for (i = 0; !stopped(crowd); i++) {
+		snprintf(sql, sizeof(sql),
+			 "BEGIN IMMEDIATE; UPDATE t SET amount = amount - 1 WHERE id = %u;"
+			 "UPDATE t SET amount = amount + 1 WHERE id = %u; %s",
+			 i * 7 % ROWS + 1, i * 11 % ROWS + 1, i % 9 == 8 ? "ROLLBACK" : "COMMIT");
+		must(connection, sql);
+		crowd->commits++;
+		/* So that a generation has no reader, one, or several when it is replaced. */
+		if (i % 16 == 0)
+			usleep(200);
+	}
+	sqlite3_close(connection);
+	return NULL;
+}
+
 static void run_for(struct crowd *crowd, void *(*const threads[])(void *), size_t count, int ms)
 {
 	struct timespec time = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L };
@@ -163,6 +187,18 @@ TEST(readers_beside_a_writer)
 	sqlite3 *keeper = filled(crowd.uri);
 
 	run_for(&crowd, threads, 4, 1500);
+	ok(crowd.scans > 0 && crowd.commits > 0, "both made progress");
+	diag("%lu scans beside %lu transactions", crowd.scans, crowd.commits);
+	sqlite3_close(keeper);
+}
+
+TEST(readers_beside_small_transactions)
+{
+	void *(*const threads[])(void *) = { move_amounts, scan, scan };
+	struct crowd crowd = { .uri = "file:/cow-threads-small?vfs=cow" };
+	sqlite3 *keeper = filled(crowd.uri);
+
+	run_for(&crowd, threads, 3, 1500);
 	ok(crowd.scans > 0 && crowd.commits > 0, "both made progress");
 	diag("%lu scans beside %lu transactions", crowd.scans, crowd.commits);
 	sqlite3_close(keeper);
@@ -354,6 +390,7 @@ TEST(forks_under_load)
 	sqlite3_close(keeper);
 }
 
-TAP_MAIN(CASE(readers_beside_a_writer), CASE(two_writers_and_readers), CASE(names_come_and_go),
+TAP_MAIN(CASE(readers_beside_a_writer), CASE(readers_beside_small_transactions),
+	 CASE(two_writers_and_readers), CASE(names_come_and_go),
 	 CASE(rollbacks_beside_readers_and_a_writer), CASE(a_child_is_refused_and_does_not_hang),
 	 CASE(forks_under_load))
