@@ -132,6 +132,28 @@ TEST(branches_of_branches_freed_in_all_orders)
 	}
 }
 
+/* Nothing bounds how deep branches go: neither reading nor freeing may need a stack as deep. */
+TEST(a_chain_of_branches)
+{
+	enum { DEEP = 20000 };
+	struct cow_region *region = new_region(2);
+	struct cow_snapshot *last = NULL;
+
+	fill(region, 0, 1);
+	for (unsigned i = 0; i < DEEP; i++) {
+		struct cow_snapshot *snapshot = take(region);
+
+		cow_region_free(region);
+		cow_snapshot_unref(last);
+		last = snapshot;
+		region = branch_of(snapshot);
+	}
+	is_int(live_page(region, 0), 1, "read through all of them");
+	is_errno(cow_region_touch(region, page_of(region, 0), 1), 0, "and brought in");
+	cow_snapshot_unref(last);
+	cow_region_free(region);
+}
+
 TEST(branches_are_counted)
 {
 	struct cow_region *region = new_region(1), *a, *b;
@@ -245,6 +267,7 @@ TEST(discard_and_the_past)
 }
 
 TAP_MAIN(CASE(a_region_freed_before_its_snapshots), CASE(references),
-	 CASE(branches_of_branches_freed_in_all_orders), CASE(branches_are_counted),
+	 CASE(branches_of_branches_freed_in_all_orders), CASE(a_chain_of_branches),
+	 CASE(branches_are_counted),
 	 CASE(private_bytes_are_what_an_unref_frees), CASE(private_bytes_of_adopted_memory),
 	 CASE(a_hundred_thousand_epochs_under_one_snapshot), CASE(discard_and_the_past))

@@ -526,6 +526,72 @@ TEST(storm_that_spills)
 	run_limited_storm(COW_LIMIT_SPILL, directory);
 }
 
+/* --- writers at the limit --- */
+
+enum { CROWD = 4, CROWD_PAGES = 24 };
+
+static void *write_own_pages(void *context)
+{
+	size_t first = (size_t)(uintptr_t)context * CROWD_PAGES;
+	unsigned char content[PAGE];
+
+	for (unsigned i = 0; storm.go; i++) {
+		memset(content, (int)i, sizeof(content));
+		content[i % PAGE] = (unsigned char)(uintptr_t)context;
+		storm.wrong += cow_region_write(storm.region, (first + i % CROWD_PAGES) * PAGE, content,
+						PAGE) != 0;
+		storm.attempts++;
+	}
+	return NULL;
+}
+
+/* They wait for ever, so whoever makes room, by spilling or by freeing, has to wake those who found none. */
+static void run_crowd(enum cow_limit_policy policy, const char *directory)
+{
+	enum { ROUNDS = 150 };
+	struct cow_region_options options = explicit_options();
+	struct cow_snapshot *held[2] = { NULL };
+	pthread_t threads[CROWD];
+
+	memset(&storm, 0, sizeof(storm));
+	options.preimage_limit = COW_PREIMAGE_LIMIT_MIN;
+	options.limit_policy = policy;
+	options.limit_timeout_ns = UINT64_MAX;
+	options.spill_directory = directory;
+	storm.region = new_region((size_t)CROWD * CROWD_PAGES, &options);
+	storm.go = true;
+	for (uintptr_t i = 0; i < CROWD; i++)
+		pthread_create(&threads[i], NULL, write_own_pages, (void *)i);
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		cow_snapshot_unref(held[i % 2]);
+		storm.wrong += cow_region_snapshot(storm.region, &held[i % 2]) != 0;
+		usleep(1000);
+	}
+	cow_snapshot_unref(held[0]);
+	cow_snapshot_unref(held[1]);
+	storm.go = false;
+	for (unsigned i = 0; i < CROWD; i++)
+		pthread_join(threads[i], NULL);
+	diag("%" PRIu64 " writes", storm.attempts);
+	is_u64(storm.wrong, 0, "writers were refused");
+	ok(storm.attempts > 0, "they wrote");
+	space_validate(&storm.region->space);
+	cow_region_free(storm.region);
+}
+
+TEST(writers_that_wait_for_ever_wake_each_other)
+{
+	struct cow_region_options options = explicit_options();
+	struct cow_region *region = NULL;
+
+	run_crowd(COW_LIMIT_BLOCK, NULL);
+	options.spill_directory = getenv("BUILD_ROOT") ?: ".";
+	if (cow_region_new(PAGE, &options, &region) == 0) {
+		cow_region_free(region);
+		run_crowd(COW_LIMIT_SPILL, options.spill_directory);
+	}
+}
+
 /* --- unref from many threads --- */
 
 enum { MANY = 128, UNREFFERS = 4 };
@@ -578,4 +644,5 @@ TEST(snapshots_freed_by_many_threads)
 
 TAP_MAIN(CASE(every_snapshot_is_a_consistent_cut), CASE(control_fork_is_a_consistent_cut),
 	 CASE(control_a_store_without_a_bracket_is_seen), CASE(storm_without_a_limit), CASE(storm_with_drops),
-	 CASE(storm_that_blocks), CASE(storm_that_spills), CASE(snapshots_freed_by_many_threads))
+	 CASE(storm_that_blocks), CASE(storm_that_spills), 
+	 CASE(writers_that_wait_for_ever_wake_each_other), CASE(snapshots_freed_by_many_threads))
