@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One database: its generations, and reading its bytes. See database.h for the model, the invariants and
- * the lock order, writer.c for how a generation comes to be.
+ * One database: its generations, and reading its bytes. See database.h for the model, the
+ * invariants and the lock order, writer.c for how a generation comes to be.
  */
 #include <errno.h>
 #include <string.h>
@@ -202,8 +202,8 @@ bool database_has_one_reader(const struct database *database)
 	return atomic_load_explicit(&database->current->references, memory_order_acquire) == 2;
 }
 
-/* Without a snapshot live is the current generation, and stays so while the mutex is held. A reader that
- * shares it with nobody needs no cut then, and the pages stay open for the next writer. */
+/* Without a snapshot live is the current generation, and stays so while the mutex is held. A reader
+ * that shares it with nobody needs no cut then, and the pages stay open for the next writer. */
 static bool read_alone(struct database *database, const struct generation *generation, void *buffer,
 		       int length, sqlite3_int64 offset, int *ret_result)
 {

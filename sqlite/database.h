@@ -13,11 +13,11 @@
  *   commit, and beginning a read costs a reference.
  *
  * Invariants
- * - wrote == false: live is the current generation, byte for byte; changes of an open transaction, if
- *   any, wait beside it.
+ * - wrote == false: live is the current generation, byte for byte; changes of an open transaction,
+ *   if any, wait beside it.
  * - Live is changed without the database's mutex only while the current generation has its snapshot
- *   (wrote == true), and then by `writer` alone. So whoever holds the mutex and finds no snapshot may
- *   read live, or cut, and gets the committed state.
+ *   (wrote == true), and then by `writer` alone. So whoever holds the mutex and finds no snapshot
+ *   may read live, or cut, and gets the committed state.
  * - A generation that is not current any more, and that somebody holds, has its snapshot.
  * - Live bytes at and above `size` are zero, as in a file that was truncated and grows again.
  * - The change counter (bytes 24..27, 92..95) of each published generation is above those of all
@@ -77,14 +77,13 @@ struct database {
 	unsigned int exclusive; /* files that hold SHARED in locking_mode=EXCLUSIVE */
 
 	/* The writer's own */
-	bool wrote; /* live differs from the current generation */
-	struct pending
-		*pending;   /* changes that wait for their commit; made by the first transaction */
-	sqlite3_int64 size; /* of live */
-	uint32_t counter_max; /* highest change counter published */
-	uint32_t cookie_max;  /* highest schema cookie published */
-	bool rewound;         /* was ever rolled back to a snapshot */
-	bool loading;         /* the first contents are on their way in */
+	bool wrote;              /* live differs from the current generation */
+	struct pending *pending; /* changes that wait for their commit; NULL before the first */
+	sqlite3_int64 size;      /* of live */
+	uint32_t counter_max;    /* highest change counter published */
+	uint32_t cookie_max;     /* highest schema cookie published */
+	bool rewound;            /* was ever rolled back to a snapshot */
+	bool loading;            /* the first contents are on their way in */
 
 	char name[]; /* of a branch; empty for the root */
 };

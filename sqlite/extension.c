@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The entry points. Loading, once in a process, registers the VFS "cow" and has every later
- *connection given the functions; the library then stays loaded, since databases outlive the
- *connection that loaded it. The connection that loads gets the functions too.
+ * connection given the functions; the library then stays loaded, since databases outlive the
+ * connection that loaded it. The connection that loads gets the functions too.
  *
- * Statically linked (cow_sqlite.a, built with SQLITE_CORE), before the first connection:
+ * Statically linked (built with SQLITE_CORE), before the first connection:
  *
  *	int sqlite3_cowsqlite_init(sqlite3 *, char **, const sqlite3_api_routines *);
  *	sqlite3_cowsqlite_init(NULL, NULL, NULL);

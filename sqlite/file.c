@@ -3,12 +3,12 @@
  * The methods of a database file: SQLite's locks and reads and writes, put on a database's
  * generations and its writer's place.
  *
- *	lock          what it means here
- *	SHARED        holds the generation that was current; never refused, except between a writer
- *	              and readers of which one asked for locking_mode=EXCLUSIVE
- *	RESERVED      holds the writer's place, SQLITE_BUSY while another does; SQLITE_BUSY_SNAPSHOT
- *	              when the generation that was read is not current any more
- *	PENDING,      the same: readers need not go away
+ *	lock        what it means here
+ *	SHARED      holds the generation that was current; never refused, except between a writer
+ *	            and readers of which one asked for locking_mode=EXCLUSIVE
+ *	RESERVED    holds the writer's place, SQLITE_BUSY while another does; SQLITE_BUSY_SNAPSHOT
+ *	            when the generation that was read is not current any more
+ *	PENDING,    the same: readers need not go away
  *	EXCLUSIVE
  *
  * A file of the past takes locks that mean nothing.

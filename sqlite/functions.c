@@ -11,7 +11,7 @@
  *
  * Each takes effect at once, outside transactions, and so refuses to run within one of the caller's
  * that it could not be part of. All but cow_version() may be called from top-level SQL only, not
- *from triggers and views that a file may bring along (SQLITE_DIRECTONLY).
+ * from triggers and views that a file may bring along (SQLITE_DIRECTONLY).
  */
 #include <string.h>
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The table-valued functions cow_snapshots and cow_branches: eponymous, read-only virtual tables
- *whose hidden last column is the argument, the schema.
+ * whose hidden last column is the argument, the schema.
  *
  *	SELECT name, time FROM cow_snapshots;
  *	SELECT name FROM cow_snapshots('past');
  *
  * A scan lists what there is when it begins; what other threads add or drop meanwhile does not
- *matter.
+ * matter.
  */
 #include <string.h>
 

@@ -348,8 +348,8 @@ int database_list_branches(struct database *database, struct listed_name **ret_l
 		listed->origin = append_text(&text, branch->origin->name);
 		listed->opens = branch->opens;
 		if (cow_region_get_stats(branch->region, &stats) == 0)
-			listed->private_bytes =
-				(sqlite3_int64)(stats.present_pages * stats.page_size);
+			listed->private_bytes = (sqlite3_int64)stats.present_pages *
+						stats.page_size;
 	}
 	*ret_list = list;
 out:

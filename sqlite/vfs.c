@@ -2,16 +2,17 @@
 /*
  * The VFS "cow": which file goes where.
  *
- *	main database                 a database of this process (database.h)
- *	its rollback journal          memory beside the connection's file (journal.c)
- *	write-ahead log               never
- *	super-journal                 the default VFS. SQLite makes one only when two or more real
- *	                              files are in one transaction, since ours report that they are
- *in memory; without it on disk a crash would tear those files temporary files, and everything that
- *is no file    the default VFS
+ *	main database           a database of this process (database.h)
+ *	its rollback journal    memory beside the connection's file (journal.c)
+ *	write-ahead log         never
+ *	super-journal           the default VFS. SQLite makes one only when two or more real files
+ *	                        are in one transaction, since ours report that they are in memory;
+ *	                        without it on disk a crash would tear those files
+ *	temporary files, and    the default VFS
+ *	what is no file
  *
  * No real file with the name of a database's journal or log is ever looked at: it belongs to the
- *real database of that path.
+ * real database of that path.
  */
 #include <string.h>
 

@@ -4,20 +4,20 @@
  *
  * A transaction, as SQLite's pager drives it:
  *
- *	RESERVED             database_reserve(): one at a time, and only from the current generation
- *	first xWrite         database_begin_write()
- *	xWrite               small transactions wait in `pending`, beside the region
- *	more than fits,      database_make_live(): the committed state gets its snapshot, which readers
- *	xTruncate, a read    read from now on, and changes go to live at once
- *	COMMIT_PHASETWO      database_publish(): live is the current generation, the old one goes away
- *	                     with its last reader, and its frames are used again
- *	unlock               database_release(): after anything but a commit live is set back to the
- *	                     snapshot, whatever the journal could or could not restore
+ *	RESERVED           database_reserve(): one at a time, and only from the current generation
+ *	first xWrite       database_begin_write()
+ *	xWrite             small transactions wait in `pending`, beside the region
+ *	more than fits,    database_make_live(): the committed state gets its snapshot, which
+ *	xTruncate, a read  readers read from now on, and changes go to live at once
+ *	COMMIT_PHASETWO    database_publish(): live is the current generation, the old one goes
+ *	                   away with its last reader, and its frames are used again
+ *	unlock             database_release(): after anything but a commit live is set back to the
+ *	                   snapshot, whatever the journal could or could not restore
  *
- * What waits in `pending` until its commit is put into the region under the database's mutex, if nobody
- * reads the generation that it replaces: then no snapshot and no copy of the old pages is needed. Readers
- * that arrive meanwhile wait for a few copies of memory, never for a transaction. Where somebody does
- * read, the snapshot is made first.
+ * What waits in `pending` until its commit is put into the region under the database's mutex, if
+ * nobody reads the generation that it replaces: then no snapshot and no copy of the old pages is
+ * needed. Readers that arrive meanwhile wait for a few copies of memory, never for a transaction.
+ * Where somebody does read, the snapshot is made first.
  */
 #include <errno.h>
 #include <string.h>
@@ -259,8 +259,8 @@ static void store_pending(struct database *database)
 	}
 }
 
-/* The first page holds the change counter: where it is among the writes, nothing that follows them can
- * fail. SQLite writes it in every transaction. */
+/* The first page holds the change counter: where it is among the writes, nothing that follows them
+ * can fail. SQLite writes it in every transaction. */
 static bool is_first_page_pending(const struct pending *pending)
 {
 	int i;

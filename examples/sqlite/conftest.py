@@ -2,8 +2,8 @@
 """A database for every test, migrated once: a pytest plugin of forty lines.
 
 The first test that wants a database pays for the migrations. They run once in a process, in memory;
-the result gets a name. Each test then gets a branch of it, which costs microseconds whatever the size
-of the database, and which is thrown away afterwards with all that the test did to it.
+the result gets a name. Each test then gets a branch of it, which costs microseconds whatever the
+size of the database, and which is thrown away afterwards with all that the test did to it.
 
 COW_SQLITE names the extension where it is not on the loader's path.
 """

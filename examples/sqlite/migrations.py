@@ -3,13 +3,15 @@
 
 STEPS = [
     "CREATE TABLE customer(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
-    "CREATE TABLE product(id INTEGER PRIMARY KEY, name TEXT NOT NULL, price INT NOT NULL CHECK(price >= 0))",
-    "CREATE TABLE purchase(id INTEGER PRIMARY KEY, customer REFERENCES customer, product REFERENCES product,"
-    " amount INT NOT NULL)",
+    "CREATE TABLE product(id INTEGER PRIMARY KEY, name TEXT NOT NULL,"
+    " price INT NOT NULL CHECK(price >= 0))",
+    "CREATE TABLE purchase(id INTEGER PRIMARY KEY, customer REFERENCES customer,"
+    " product REFERENCES product, amount INT NOT NULL)",
     "ALTER TABLE customer ADD COLUMN email TEXT",
     "CREATE INDEX purchase_customer ON purchase(customer)",
     "CREATE VIEW spent AS SELECT customer.name, sum(amount * price) AS total FROM customer"
-    " JOIN purchase ON customer.id = customer JOIN product ON product.id = product GROUP BY customer.id",
+    " JOIN purchase ON customer.id = customer JOIN product ON product.id = product"
+    " GROUP BY customer.id",
 ]
 
 

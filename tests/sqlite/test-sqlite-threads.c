@@ -345,8 +345,9 @@ TEST(a_child_is_refused_and_does_not_hang)
 	sqlite3_close(connection);
 }
 
-/* What the pager would call. SQLite's own locks, its allocator's for one, are as the fork left them, so
- * a child must not enter SQLite where other threads were inside of it: the VFS is called directly. */
+/* What the pager would call. SQLite's own locks, its allocator's for one, are as the fork left
+ * them, so a child must not enter SQLite where other threads were inside of it: the VFS is called
+ * directly. */
 static int call_methods(sqlite3_file *file)
 {
 	sqlite3_int64 size;
