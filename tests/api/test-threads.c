@@ -579,6 +579,50 @@ static void run_crowd(enum cow_limit_policy policy, const char *directory)
 	cow_region_free(storm.region);
 }
 
+static pthread_barrier_t crowd_start;
+
+static void *write_own_pages_once(void *context)
+{
+	unsigned char content[PAGE];
+
+	memset(content, 1 + (int)(uintptr_t)context, sizeof(content));
+	pthread_barrier_wait(&crowd_start);
+	for (size_t page = 0; page < CROWD_PAGES; page++)
+		storm.wrong += cow_region_write(storm.region, (page * CROWD + (uintptr_t)context) * PAGE, content,
+						PAGE) != 0;
+	return NULL;
+}
+
+/* All meet the limit together, one of them spills everything there is, and nothing is freed afterwards. */
+static void run_spilling_crowd(const char *directory)
+{
+	enum { ROUNDS = 40 };
+	struct cow_region_options options = explicit_options();
+	pthread_t threads[CROWD];
+	unsigned char one = 1;
+
+	options.preimage_limit = COW_PREIMAGE_LIMIT_MIN;
+	options.limit_timeout_ns = UINT64_MAX;
+	options.spill_directory = directory;
+	pthread_barrier_init(&crowd_start, NULL, CROWD);
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		struct cow_snapshot *snapshot = NULL;
+
+		storm.region = new_region((size_t)CROWD * CROWD_PAGES, &options);
+		for (size_t page = 0; page < (size_t)CROWD * CROWD_PAGES; page++)
+			storm.wrong += cow_region_write(storm.region, page * PAGE, &one, 1) != 0;
+		storm.wrong += cow_region_snapshot(storm.region, &snapshot) != 0;
+		for (uintptr_t i = 0; i < CROWD; i++)
+			pthread_create(&threads[i], NULL, write_own_pages_once, (void *)i);
+		for (unsigned i = 0; i < CROWD; i++)
+			pthread_join(threads[i], NULL);
+		cow_snapshot_unref(snapshot);
+		cow_region_free(storm.region);
+	}
+	pthread_barrier_destroy(&crowd_start);
+	is_u64(storm.wrong, 0, "writers were refused");
+}
+
 TEST(writers_that_wait_for_ever_wake_each_other)
 {
 	struct cow_region_options options = explicit_options();
@@ -589,6 +633,7 @@ TEST(writers_that_wait_for_ever_wake_each_other)
 	if (cow_region_new(PAGE, &options, &region) == 0) {
 		cow_region_free(region);
 		run_crowd(COW_LIMIT_SPILL, options.spill_directory);
+		run_spilling_crowd(options.spill_directory);
 	}
 }
 
