@@ -5,7 +5,7 @@
  * order of events; the parts are in cli/demo/.
  *
  *	1 data      the database, as a file
- *	2 load      rounds: libcow, fork(), libcow, fork(); libcow's last ends with time travel
+ *	2 load      rounds: libcow, fork(), libcow, ...; libcow's last ends with time travel
  *	3 checks    every export, by the stock sqlite3
  *	4 report
  */

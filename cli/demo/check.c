@@ -377,7 +377,7 @@ static void attend(struct demo *demo, struct check checks[], size_t count, size_
 	if (poll(fds, count, POLL_MS) <= 0)
 		return;
 	for (i = 0; i < count; i++) {
-		if (!fds[i].revents || read_some(&checks[i]))
+		if (!checks[i].cut || !fds[i].revents || read_some(&checks[i]))
 			continue;
 		end(demo, &checks[i]);
 		progress_update(++*done);

@@ -7,7 +7,7 @@
  *   (worker.h), samples that process's memory from outside, removes what is temporary, reports.
  *   So each measured process holds its database and nothing else.
  * - A step has two sides, libcow and fork(), which run the same write load (load.h) on the same
- *   database file, in turn: libcow, fork, libcow, fork.
+ *   database file, in turn: libcow, fork, libcow, fork, and so on.
  * - Steps hand over results in struct demo_shared, anonymous shared memory, and say what went wrong
  *   in its `error`; the coordinator prints it.
  *
@@ -37,7 +37,7 @@ enum side {
 };
 
 enum {
-	DEMO_ROUNDS = 2,     /* of each side */
+	DEMO_ROUNDS = 4,     /* of each side: what else the machine does hits both alike */
 	DEMO_CUTS_MAX = 128, /* in a round */
 	DEMO_ERROR_LENGTH = 1024,
 	DEMO_PATH_LENGTH = PATH_MAX,

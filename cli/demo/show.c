@@ -289,7 +289,34 @@ static void add_ns(json_object *to, const char *key, uint64_t ns)
 	report_add_double(to, key, (double)ns / 1000, 3);
 }
 
-static void add_side(json_object *report, enum side side, const struct summary *summary)
+static void add_seconds(json_object *to, const char *key, uint64_t ns)
+{
+	report_add_double(to, key, (double)ns / (double)NS_PER_S, 3);
+}
+
+/* So that a reader sees how much the rounds of a side differ. */
+static void add_rounds(json_object *object, const struct round rounds[DEMO_ROUNDS])
+{
+	json_object *array = report_add_array(object, "rounds"), *item;
+	static struct summary summary;
+	unsigned int i;
+
+	for (i = 0; i < DEMO_ROUNDS; i++) {
+		memset(&summary, 0, sizeof(summary));
+		add_round(&summary, &rounds[i]);
+		item = report_add_object(array, NULL);
+		add_seconds(item, "seconds", summary.window_ns);
+		report_add_unsigned(item, "writes", summary.writes.total);
+		report_add_unsigned(item, "copies", summary.cuts);
+		add_ns(item, "stall_us", histogram_quantile(&summary.stall, .5));
+		report_add_unsigned(item, "extra_bytes", summary.extra_bytes);
+		add_seconds(item, "cpu_s", summary.cpu_ns);
+		add_seconds(item, "waited_s", summary.waited_ns);
+	}
+}
+
+static void add_side(struct demo *demo, json_object *report, enum side side,
+		     const struct summary *summary)
 {
 	json_object *object = report_add_object(report, side_names[side]), *writes;
 
@@ -303,14 +330,15 @@ static void add_side(json_object *report, enum side side, const struct summary *
 	add_ns(writes, "p999", histogram_quantile(&summary->writes, .999));
 	add_ns(writes, "max", summary->writes.max);
 	report_add_unsigned(object, "extra_bytes", summary->extra_bytes);
-	report_add_double(object, "cpu_s", (double)summary->cpu_ns / (double)NS_PER_S, 3);
-	report_add_double(object, "waited_s", (double)summary->waited_ns / (double)NS_PER_S, 3);
-	report_add_double(object, "seconds", (double)summary->window_ns / (double)NS_PER_S, 3);
+	add_seconds(object, "cpu_s", summary->cpu_ns);
+	add_seconds(object, "waited_s", summary->waited_ns);
+	add_seconds(object, "seconds", summary->window_ns);
 	report_add_unsigned(object, "writes", summary->writes.total);
 	report_add_unsigned(object, "copies", summary->cuts);
 	add_ns(object, "export_us", histogram_quantile(&summary->export, .5));
 	report_add_unsigned(object, "baseline_bytes", summary->baseline_bytes);
 	report_add_unsigned(object, "memory_samples", summary->samples);
+	add_rounds(object, demo->shared->rounds[side]);
 }
 
 static void add_proofs(struct demo *demo, json_object *report)
@@ -386,7 +414,7 @@ json_object *show_json(struct demo *demo, const struct machine *machine, const c
 	report_add_string(report, "sqlite3", sqlite);
 	add_data(demo, report);
 	for (side = 0; side < SIDES; side++)
-		add_side(report, (enum side)side, &summaries[side]);
+		add_side(demo, report, (enum side)side, &summaries[side]);
 	add_proofs(demo, report);
 	add_exports(demo, report);
 	return report;

@@ -7,7 +7,7 @@
 
 #define CADENCE_NS (500 * NS_PER_MS)
 
-enum { CUTS_LEAST = 4 }; /* in a round, however short */
+enum { CUTS_LEAST = 2 }; /* in a round, however short */
 
 /* 500 ms; less where the time is short, more where there would be too many cuts. */
 static uint64_t cadence(uint64_t window)
