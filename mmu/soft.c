@@ -64,8 +64,8 @@ static const struct mmu_ops soft_ops = {
 	.flush = soft_flush,
 };
 
-void soft_init(struct soft_mmu *soft, struct space *space, void *memory, unsigned cpus, uint64_t pages,
-	       enum base_kind base)
+void soft_init(struct soft_mmu *soft, struct space *space, void *memory, unsigned cpus,
+	       uint64_t pages, enum base_kind base)
 {
 	_Atomic unsigned char *bytes = memory;
 
@@ -113,7 +113,8 @@ static unsigned char *byte_at(struct soft_mmu *soft, uint64_t address)
 	return soft->space->window + address;
 }
 
-static bool try_store(struct soft_mmu *soft, struct soft_cpu *cpu, uint64_t address, unsigned char byte)
+static bool try_store(struct soft_mmu *soft, struct soft_cpu *cpu, uint64_t address,
+		      unsigned char byte)
 {
 	bool done;
 

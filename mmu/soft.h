@@ -33,8 +33,9 @@
 #define SOFT_WRITE   0x2u
 
 struct soft_cpu {
-	_Atomic uint32_t held;	/* by the CPU's own instruction, or by a shoot-down */
-	_Atomic unsigned char *tlb; /* a byte for each page: its bits in the table when it was cached, or 0 */
+	_Atomic uint32_t held; /* by the CPU's own instruction, or by a shoot-down */
+	_Atomic unsigned char
+		*tlb; /* a byte for each page: its bits in the table when it was cached, or 0 */
 };
 
 struct soft_counts {
@@ -58,8 +59,8 @@ static inline size_t soft_bytes(unsigned cpus, uint64_t pages)
 }
 
 /* The space is initialised afterwards, with &soft->mmu as its mmu. Every page is armed. */
-void soft_init(struct soft_mmu *soft, struct space *space, void *memory, unsigned cpus, uint64_t pages,
-	       enum base_kind base);
+void soft_init(struct soft_mmu *soft, struct space *space, void *memory, unsigned cpus,
+	       uint64_t pages, enum base_kind base);
 
 /* One instruction of a CPU. 0, or what fault() gave: then nothing was stored. Not inside the gate. */
 int soft_store(struct soft_mmu *soft, unsigned cpu, uint64_t address, unsigned char byte);
