@@ -12,7 +12,7 @@
 #include "cli/report.h"
 #include "cli/table.h"
 
-enum { LINE_WIDTH = 80, LABEL_WIDTH = 10 };
+enum { LINE_WIDTH = 80, LABEL_WIDTH = 10, BUSY_PERCENT = 10 };
 
 struct summary {
 	struct histogram stall, near, export, writes;
@@ -222,6 +222,22 @@ static void print_table(struct demo *demo, const struct summary summaries[SIDES]
 	table_free(table);
 }
 
+/* On a machine that is busy with something else the slowest writes tell of that alone. */
+static void warn_if_busy(struct demo *demo, const struct summary summaries[SIDES])
+{
+	double left = 100 *
+		      ratio(summaries[SIDE_LIBCOW].waited_ns, summaries[SIDE_LIBCOW].window_ns),
+	       right = 100 * ratio(summaries[SIDE_FORK].waited_ns, summaries[SIDE_FORK].window_ns);
+
+	if (left < BUSY_PERCENT && right < BUSY_PERCENT)
+		return;
+	fprintf(demo->out,
+		"\n%sThe CPUs were busy with other work:%s the writer waited for one %.0f %% of the\n"
+		"time beside libcow, %.0f %% beside fork(). The slowest writes, and writes per\n"
+		"second, tell of that; compare again on an idle machine.\n",
+		style(demo->out, STYLE_WARN), style(demo->out, STYLE_NONE), left, right);
+}
+
 void show_results(struct demo *demo)
 {
 	static struct summary summaries[SIDES];
@@ -235,9 +251,10 @@ void show_results(struct demo *demo)
 	      "the highest sum over the process and its children, sampled 20 times a second,\n"
 	      "less what it was before the first copy; the page cache of the written files is\n"
 	      "in neither. The writer never pauses: the side that writes more pages shares\n"
-	      "fewer.\n\n"
-	      "Latency of every write:\n",
+	      "fewer.\n",
 	      demo->out);
+	warn_if_busy(demo, summaries);
+	fputs("\nLatency of every write:\n", demo->out);
 	series[SIDE_LIBCOW] = &summaries[SIDE_LIBCOW].writes;
 	series[SIDE_FORK] = &summaries[SIDE_FORK].writes;
 	histogram_print_ns(demo->out, series, names, SIDES);
