@@ -49,7 +49,8 @@ TEST(traps)
 		logged.count = 0;
 		is_errno(new_with(PAGE, &options), -EOPNOTSUPP, "trap %d", trap);
 		is_u64(logged.count, 1, "one message about it");
-		ok(strstr(logged.last, "COW_TRAP_EXPLICIT"), "that says what to do: %s", logged.last);
+		ok(strstr(logged.last, "COW_TRAP_EXPLICIT"), "that says what to do: %s",
+		   logged.last);
 		ok(!strchr(logged.last, '\n'), "in one line");
 	}
 	is_errno(new_with(PAGE, NULL), -EOPNOTSUPP, "the defaults ask for AUTO");
@@ -59,7 +60,7 @@ TEST(traps)
 	is_u64(logged.count, 0, "silenced");
 	options.trap = (enum cow_trap)(COW_TRAP_EXPLICIT + 1);
 	is_errno(new_with(PAGE, &options), -EINVAL, "a trap that is none");
-	options.trap = (enum cow_trap)-1;
+	options.trap = (enum cow_trap) - 1;
 	is_errno(new_with(PAGE, &options), -EINVAL, "another one");
 }
 
@@ -80,7 +81,7 @@ TEST(options_that_are_refused)
 	REFUSED(preimage_limit, 1);
 	REFUSED(preimage_limit, COW_PREIMAGE_LIMIT_MIN - 1);
 	REFUSED(limit_policy, (enum cow_limit_policy)3);
-	REFUSED(limit_policy, (enum cow_limit_policy)-1);
+	REFUSED(limit_policy, (enum cow_limit_policy) - 1);
 	REFUSED(block, 1);
 	REFUSED(block, PAGE / 2);
 	REFUSED(block, 3 * PAGE);
@@ -212,12 +213,16 @@ static void check_range(struct cow_region *region, struct cow_snapshot *snapshot
 	static unsigned char buffer[8 * PAGE];
 	const void *address = (void *)((uintptr_t)cow_region_get_base(region) + offset);
 
-	is_errno(cow_region_write(region, offset, buffer, length), expected, "write %zu+%zu", offset, length);
-	is_errno(cow_region_read(region, offset, buffer, length), expected, "read %zu+%zu", offset, length);
-	is_errno(cow_region_discard(region, offset, length), expected, "discard %zu+%zu", offset, length);
-	is_errno(cow_region_touch(region, address, length), expected, "touch %zu+%zu", offset, length);
-	is_errno(cow_snapshot_read(snapshot, offset, buffer, length), expected, "snapshot read %zu+%zu",
+	is_errno(cow_region_write(region, offset, buffer, length), expected, "write %zu+%zu",
 		 offset, length);
+	is_errno(cow_region_read(region, offset, buffer, length), expected, "read %zu+%zu", offset,
+		 length);
+	is_errno(cow_region_discard(region, offset, length), expected, "discard %zu+%zu", offset,
+		 length);
+	is_errno(cow_region_touch(region, address, length), expected, "touch %zu+%zu", offset,
+		 length);
+	is_errno(cow_snapshot_read(snapshot, offset, buffer, length), expected,
+		 "snapshot read %zu+%zu", offset, length);
 }
 
 TEST(ranges)
@@ -235,8 +240,10 @@ TEST(ranges)
 	check_range(region, snapshot, PAGE, SIZE_MAX, -ERANGE);
 	check_range(region, snapshot, 1, SIZE_MAX, -ERANGE);
 	check_range(region, snapshot, PAGE, SIZE_MAX - PAGE + 1, -ERANGE);
-	is_errno(cow_region_write_begin(region, page_of(region, 0) - 1, 1), -ERANGE, "before the base");
-	is_errno(cow_region_write_begin(region, page_of(region, 3), PAGE + 1), -ERANGE, "past the end");
+	is_errno(cow_region_write_begin(region, page_of(region, 0) - 1, 1), -ERANGE,
+		 "before the base");
+	is_errno(cow_region_write_begin(region, page_of(region, 3), PAGE + 1), -ERANGE,
+		 "past the end");
 	cow_snapshot_unref(snapshot);
 	snapshot = NULL;
 	is_errno(cow_region_snapshot(region, &snapshot), 0, "no refusal left a bracket open");
@@ -255,10 +262,12 @@ TEST(objects_that_do_not_match)
 	is_errno(cow_region_rollback(b, of_a), -EINVAL, "rollback to a snapshot of another region");
 	is_errno(cow_snapshot_diff(of_a, of_b, ignore_range, NULL), -EINVAL, "diff across regions");
 	is_errno(cow_snapshot_branch(of_a, &options, &branch), 0, "branch");
-	is_errno(cow_region_rollback(branch, of_a), -EINVAL, "rollback of a branch to what it came from");
+	is_errno(cow_region_rollback(branch, of_a), -EINVAL,
+		 "rollback of a branch to what it came from");
 	is_errno(cow_region_snapshot_many(twice, 3, many), -EINVAL, "a region twice");
 	is_errno(cow_region_snapshot_many(twice, 0, many), -EINVAL, "none");
-	is_errno(cow_region_snapshot_many(twice, COW_SNAPSHOT_MANY_MAX + 1, many), -EINVAL, "too many");
+	is_errno(cow_region_snapshot_many(twice, COW_SNAPSHOT_MANY_MAX + 1, many), -EINVAL,
+		 "too many");
 	ok(many[0] == NEVER && many[1] == NEVER, "no result was written");
 	is_int(live_page(b, 0), 0, "nothing was changed");
 	cow_region_free(branch);
@@ -291,7 +300,8 @@ TEST(wanted_addresses)
 TEST(adopting)
 {
 	struct cow_region_options options = explicit_options();
-	char *memory = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *memory = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			    0);
 	struct cow_region *region = NEVER;
 	struct cow_snapshot *snapshot;
 
@@ -302,14 +312,16 @@ TEST(adopting)
 	is_errno(cow_region_adopt(memory, PAGE + 1, &options, &region), -EINVAL, "not whole pages");
 	is_errno(cow_region_adopt(memory, 0, &options, &region), -EINVAL, "no length");
 	is_errno(cow_region_adopt(memory, 4 * PAGE, &options, &region), -ENOMEM, "a hole");
-	is_errno(cow_region_adopt(memory, (size_t)1 << 44, &options, &region), -ENOMEM, "far too long");
+	is_errno(cow_region_adopt(memory, (size_t)1 << 44, &options, &region), -ENOMEM,
+		 "far too long");
 	is_errno(cow_region_adopt(memory, PAGE, &options, NULL), -EINVAL, "no result");
 	options.flags = COW_REGION_SHARED;
 	is_errno(cow_region_adopt(memory, PAGE, &options, &region), -EINVAL, "flags");
 	ok(region == NEVER, "no result was written");
 	options.flags = 0;
 	options.address = (void *)(uintptr_t)0x10001;
-	is_errno(cow_region_adopt(memory, 2 * PAGE, &options, &region), 0, "the address is ignored");
+	is_errno(cow_region_adopt(memory, 2 * PAGE, &options, &region), 0,
+		 "the address is ignored");
 	if (region == NEVER)
 		return;
 	is_int(live_page(region, 1), 5, "with what it holds");

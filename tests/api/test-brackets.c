@@ -37,7 +37,8 @@ TEST(brackets_nest)
 	struct cow_snapshot *snapshot = NULL;
 
 	for (size_t i = 0; i < 3; i++)
-		is_errno(cow_region_write_begin(region, page_of(region, i), PAGE + 1), 0, "bracket %zu", i);
+		is_errno(cow_region_write_begin(region, page_of(region, i), PAGE + 1), 0,
+			 "bracket %zu", i);
 	cow_region_write_end(region, page_of(region, 2), PAGE + 1);
 	cow_region_write_end(region, page_of(region, 1), PAGE + 1);
 	is_errno(cow_region_snapshot(region, &snapshot), -EDEADLK, "one is still open");
@@ -88,7 +89,8 @@ TEST(many_regions_in_one_thread)
 
 	for (unsigned i = 0; i < COUNT; i++)
 		regions[i] = new_region(1);
-	while (opened < COUNT && (r = cow_region_write_begin(regions[opened], page_of(regions[opened], 0), 1)) == 0)
+	while (opened < COUNT &&
+	       (r = cow_region_write_begin(regions[opened], page_of(regions[opened], 0), 1)) == 0)
 		opened++;
 	diag("%u regions at once, then %s", opened, r < 0 ? strerror(-r) : "no refusal");
 	ok(opened >= 32, "32 regions may have a bracket of one thread");
@@ -174,7 +176,8 @@ TEST(several_regions_give_up_together)
 	meet();
 	pthread_join(thread, NULL);
 	is_errno(cow_region_snapshot_many(both, 2, many), 0, "the next one succeeds");
-	is_u64(snapshot_stats_of(many[0]).time_ns, snapshot_stats_of(many[1]).time_ns, "at one time");
+	is_u64(snapshot_stats_of(many[0]).time_ns, snapshot_stats_of(many[1]).time_ns,
+	       "at one time");
 	cow_snapshot_unref(many[0]);
 	cow_snapshot_unref(many[1]);
 	cow_region_free(two.a);
@@ -286,7 +289,8 @@ TEST(nested_brackets_and_cuts_of_both_regions)
 	cow_region_free(two.b);
 }
 
-TAP_MAIN(CASE(a_bracket_keeps_this_threads_cut_away), CASE(brackets_nest), CASE(an_end_without_a_begin),
-	 CASE(touch_opens_every_page_of_its_range), CASE(many_regions_in_one_thread),
-	 CASE(a_cut_gives_up_and_opens_the_gate_again), CASE(several_regions_give_up_together),
-	 CASE(a_cut_waits_for_a_bracket), CASE(nested_brackets_and_cuts_of_both_regions))
+TAP_MAIN(CASE(a_bracket_keeps_this_threads_cut_away), CASE(brackets_nest),
+	 CASE(an_end_without_a_begin), CASE(touch_opens_every_page_of_its_range),
+	 CASE(many_regions_in_one_thread), CASE(a_cut_gives_up_and_opens_the_gate_again),
+	 CASE(several_regions_give_up_together), CASE(a_cut_waits_for_a_bracket),
+	 CASE(nested_brackets_and_cuts_of_both_regions))

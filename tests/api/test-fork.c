@@ -11,12 +11,12 @@
 #include "tests/api/common.h"
 
 /* In a child: the first thing that is not as it should be ends it. Status 0: all is well. */
-#define must(condition)                                                             \
-	do {                                                                        \
-		if (!(condition)) {                                                 \
+#define must(condition)                                                                  \
+	do {                                                                             \
+		if (!(condition)) {                                                      \
 			fprintf(stderr, "# child, line %d: %s\n", __LINE__, #condition); \
-			_exit(1);                                                   \
-		}                                                                   \
+			_exit(1);                                                        \
+		}                                                                        \
 	} while (0)
 
 static void in_child(void (*run)(void *), void *context)
@@ -259,7 +259,8 @@ static struct {
 static void *write_on(void *context)
 {
 	for (unsigned i = 0; busy.go; i++)
-		busy.failures += fill(busy.region, (size_t)(uintptr_t)context * 4 + i % 4, (int)i & 127) != 0;
+		busy.failures += fill(busy.region, (size_t)(uintptr_t)context * 4 + i % 4,
+				      (int)i & 127) != 0;
 	return NULL;
 }
 
@@ -306,5 +307,5 @@ TEST(fork_while_others_write_cut_and_look)
 }
 
 TAP_MAIN(CASE(a_child_has_plain_memory_and_nothing_else), CASE(a_grandchild_is_a_child),
-	 CASE(a_childs_region_is_the_childs), CASE(shared_regions_are_absent), CASE(fork_inside_a_bracket),
-	 CASE(fork_while_others_write_cut_and_look))
+	 CASE(a_childs_region_is_the_childs), CASE(shared_regions_are_absent),
+	 CASE(fork_inside_a_bracket), CASE(fork_while_others_write_cut_and_look))

@@ -92,10 +92,12 @@ static bool still_holds(const struct chain *chain)
 
 	for (int i = 0; i < 3; i++) {
 		for (int page = 0; !chain->gone[i] && page < 3; page++)
-			good &= live_page(chain->regions[i], (size_t)page) ==
-				(page < i ? page + 1 : page == i ? 99 : 0);
+			good &= live_page(chain->regions[i], (size_t)page) == (page < i ? page + 1 :
+									       page == i ? 99 :
+											   0);
 		for (int page = 0; !chain->gone[i + 3] && page < 3; page++)
-			good &= page_in(chain->snapshots[i], (size_t)page) == (page <= i ? page + 1 : 0);
+			good &= page_in(chain->snapshots[i], (size_t)page) ==
+				(page <= i ? page + 1 : 0);
 	}
 	return good;
 }
@@ -171,7 +173,8 @@ TEST(branches_are_counted)
 }
 
 /* What one release frees is known from private_bytes, in every layout of who read what. */
-static void check_private(struct cow_region *region, struct cow_snapshot *snapshot, const char *what)
+static void check_private(struct cow_region *region, struct cow_snapshot *snapshot,
+			  const char *what)
 {
 	uint64_t expected = snapshot_stats_of(snapshot).private_bytes;
 	uint64_t before = stats_of(region).preimage_bytes;
@@ -268,6 +271,6 @@ TEST(discard_and_the_past)
 
 TAP_MAIN(CASE(a_region_freed_before_its_snapshots), CASE(references),
 	 CASE(branches_of_branches_freed_in_all_orders), CASE(a_chain_of_branches),
-	 CASE(branches_are_counted),
-	 CASE(private_bytes_are_what_an_unref_frees), CASE(private_bytes_of_adopted_memory),
-	 CASE(a_hundred_thousand_epochs_under_one_snapshot), CASE(discard_and_the_past))
+	 CASE(branches_are_counted), CASE(private_bytes_are_what_an_unref_frees),
+	 CASE(private_bytes_of_adopted_memory), CASE(a_hundred_thousand_epochs_under_one_snapshot),
+	 CASE(discard_and_the_past))

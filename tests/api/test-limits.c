@@ -65,9 +65,11 @@ TEST(block_refuses_and_changes_nothing)
 	fill_all(region, 1);
 	snapshot = take(region);
 	done = write_until_refused(region, 2);
-	ok(done > FRAMES / 2 && done < FRAMES, "most of the limit is for contents: %zu of %zu", done, FRAMES);
+	ok(done > FRAMES / 2 && done < FRAMES, "most of the limit is for contents: %zu of %zu",
+	   done, FRAMES);
 	is_int(live_page(region, done), 1, "the refused page is as it was");
-	is_errno(cow_region_touch(region, page_of(region, 0), PAGES * PAGE), -EAGAIN, "touch of all");
+	is_errno(cow_region_touch(region, page_of(region, 0), PAGES * PAGE), -EAGAIN,
+		 "touch of all");
 	is_errno(cow_region_discard(region, 0, PAGES * PAGE), -EAGAIN, "discard of all");
 	is_int(live_page(region, 0), 2, "what was written is as it was");
 	is_int(live_page(region, PAGES - 1), 1, "what was not is as it was");
@@ -152,7 +154,8 @@ TEST(drop_gives_the_oldest_up)
 	ok(!view && !branch && !none, "no result was written");
 	ok(stats_of(region).dropped_snapshots >= 1, "counted");
 	is_u64(logged.count, stats_of(region).dropped_snapshots, "one message each");
-	ok(logged.count && strstr(logged.last, "COW_LIMIT_SPILL"), "says what to do: %s", logged.last);
+	ok(logged.count && strstr(logged.last, "COW_LIMIT_SPILL"), "says what to do: %s",
+	   logged.last);
 	cow_log_set(NULL, NULL);
 	for (int i = 0; i < 3; i++)
 		cow_snapshot_unref(snapshots[i]);
@@ -176,13 +179,15 @@ TEST(drop_never_takes_what_is_mapped_or_branched)
 	plain = take(region);
 	ok(write_until_refused(region, 4) < PAGES, "in the end the writer is refused");
 	is_u64(snapshot_stats_of(plain).dropped, 1, "the newest had to go");
-	is_u64(snapshot_stats_of(mapped).dropped + snapshot_stats_of(branched).dropped, 0, "the others not");
+	is_u64(snapshot_stats_of(mapped).dropped + snapshot_stats_of(branched).dropped, 0,
+	       "the others not");
 	is_int(uniform(view), 1, "the view");
 	check_pages(mapped, PAGES, 1);
 	is_int(live_page(branch, 0), 2, "the branch");
 	is_errno(cow_region_touch(region, page_of(region, PAGES - 1), 1), -EAGAIN, "still refused");
 	cow_region_free(branch);
-	is_errno(cow_region_touch(region, page_of(region, PAGES - 1), 1), 0, "a freed branch pins no longer");
+	is_errno(cow_region_touch(region, page_of(region, PAGES - 1), 1), 0,
+		 "a freed branch pins no longer");
 	is_u64(snapshot_stats_of(branched).dropped, 1, "its snapshot went");
 	cow_snapshot_unref(mapped);
 	cow_snapshot_unref(branched);
@@ -236,7 +241,8 @@ TEST(spill_directories_that_do_not_do)
 	options.spill_directory = "/nonexistent/directory";
 	logged.count = 0;
 	is_errno(cow_region_new(PAGE, &options, &region), -ENOENT, "missing");
-	ok(logged.count == 1 && strstr(logged.last, "/nonexistent/directory"), "named: %s", logged.last);
+	ok(logged.count == 1 && strstr(logged.last, "/nonexistent/directory"), "named: %s",
+	   logged.last);
 	options.spill_directory = "/proc/self/status";
 	ok(cow_region_new(PAGE, &options, &region) < 0, "not a directory");
 	options.spill_directory = "/dev/shm";
@@ -277,10 +283,11 @@ static const char *mount_small_disk(const char *directory)
 	snprintf(image, sizeof(image), "%s/small-disk.img", directory);
 	snprintf(mounted, sizeof(mounted), "%s/small-disk", directory);
 	mkdir(mounted, 0700);
-	snprintf(command, sizeof(command),
-		 "truncate -s 2M '%s' && mkfs.ext4 -q -F -m 0 -O ^has_journal '%s' >/dev/null 2>&1 && "
-		 "mount -o loop '%s' '%s' 2>/dev/null",
-		 image, image, image, mounted);
+	snprintf(
+		command, sizeof(command),
+		"truncate -s 2M '%s' && mkfs.ext4 -q -F -m 0 -O ^has_journal '%s' >/dev/null 2>&1 && "
+		"mount -o loop '%s' '%s' 2>/dev/null",
+		image, image, image, mounted);
 	return system(command) == 0 ? mounted : NULL;
 }
 
@@ -383,12 +390,14 @@ TEST(memory_as_the_kernel_counts_it)
 		cow_snapshot_unref(snapshot);
 	}
 	diag("limit %zu KiB, most %zu KiB", options.preimage_limit >> 10, most >> 10);
-	ok(most <= options.preimage_limit + BIG * PAGE / 100, "never above limit + 1 %% of the region");
+	ok(most <= options.preimage_limit + BIG * PAGE / 100,
+	   "never above limit + 1 %% of the region");
 	cow_region_free(region);
 }
 
 TAP_MAIN(CASE(block_refuses_and_changes_nothing), CASE(block_wakes_when_another_thread_unrefs),
 	 CASE(rollback_at_the_limit_is_all_or_nothing), CASE(drop_gives_the_oldest_up),
-	 CASE(drop_never_takes_what_is_mapped_or_branched), CASE(spill_loses_nothing_and_refuses_nobody),
-	 CASE(spill_directories_that_do_not_do), CASE(spill_without_a_directory_blocks), CASE(a_full_disk_blocks),
+	 CASE(drop_never_takes_what_is_mapped_or_branched),
+	 CASE(spill_loses_nothing_and_refuses_nobody), CASE(spill_directories_that_do_not_do),
+	 CASE(spill_without_a_directory_blocks), CASE(a_full_disk_blocks),
 	 CASE(memory_as_the_kernel_counts_it))

@@ -279,7 +279,8 @@ static void make_pattern(size_t length)
 		memset(pattern, (int)(seed & 3) + 1, length); /* equal pages, for merging */
 	else
 		for (size_t i = 0; i < length; i++)
-			pattern[i] = (unsigned char)((seed = seed * 6364136223846793005u + 1) >> 56);
+			pattern[i] = (unsigned char)((seed = seed * 6364136223846793005u + 1) >>
+						     56);
 }
 
 /* --- comparing --- */
@@ -301,14 +302,15 @@ static void compare(const char *what, unsigned id, size_t page, const unsigned c
 	if (memcmp(got, expected, length) == 0)
 		return;
 	i = first_difference(got, expected, length);
-	wrong("%s %u: page %zu+%zu: got %#x, expected %#x", what, id, page + i / PAGE, i % PAGE, got[i],
-	      expected[i]);
+	wrong("%s %u: page %zu+%zu: got %#x, expected %#x", what, id, page + i / PAGE, i % PAGE,
+	      got[i], expected[i]);
 }
 
 static void check_unmodelled(const char *what, unsigned id, const unsigned char *content)
 {
 	for (size_t i = 0; i < PAGE; i++)
-		must(content[i] == 0, "%s %u: a page never written is not zero at %zu", what, id, i);
+		must(content[i] == 0, "%s %u: a page never written is not zero at %zu", what, id,
+		     i);
 }
 
 static bool is_modelled(const struct shape *shape, uint64_t page)
@@ -330,8 +332,8 @@ static void verify_live(struct mregion *r)
 		must(e == 0, "read of region %u: %d", r->id, e);
 		compare("region", r->id, 0, scratch, r->live, bytes(r));
 		if (!r->branch)
-			compare("memory of region", r->id, 0, cow_region_get_base(r->region), r->live,
-				bytes(r));
+			compare("memory of region", r->id, 0, cow_region_get_base(r->region),
+				r->live, bytes(r));
 		return;
 	}
 	for (unsigned i = 0; i < shape->slots; i++) {
@@ -363,7 +365,8 @@ static void verify_snap(struct msnap *s)
 		e = cow_snapshot_read(s->snapshot, shape->page[i] * PAGE, scratch, PAGE);
 		must(e == expected, "read of snapshot %u: %d, expected %d", s->id, e, expected);
 		if (e == 0)
-			compare("snapshot", s->id, shape->page[i], scratch, s->content + i * PAGE, PAGE);
+			compare("snapshot", s->id, shape->page[i], scratch, s->content + i * PAGE,
+				PAGE);
 	}
 	if (!is_modelled(shape, other) && !s->dropped) {
 		e = cow_snapshot_read(s->snapshot, other * PAGE, scratch, PAGE);
@@ -402,7 +405,8 @@ static bool done(struct mregion *r, int e, const char *what)
 	report->calls++;
 	if (e == 0)
 		return true;
-	must(e == -EAGAIN && r->limited, "%s on region %u: %d (%s)", what, r->id, e, tap_errno_name(e));
+	must(e == -EAGAIN && r->limited, "%s on region %u: %d (%s)", what, r->id, e,
+	     tap_errno_name(e));
 	report->refused++;
 	verify_live(r);
 	return false;
@@ -416,7 +420,8 @@ static bool is_pinned(const struct msnap *s)
 
 static void note_dropped(struct msnap *s)
 {
-	must(!is_pinned(s), "snapshot %u was given up, but is mapped, branched or rolled back to", s->id);
+	must(!is_pinned(s), "snapshot %u was given up, but is mapped, branched or rolled back to",
+	     s->id);
 	must(s->of->limited && s->of->policy == COW_LIMIT_DROP, "snapshot %u was given up", s->id);
 	for (unsigned i = 0; i < SNAPSHOTS; i++) {
 		const struct msnap *o = snaps[i];
@@ -441,9 +446,10 @@ static void find_dropped(void)
 
 		if (!s)
 			continue;
-		must(cow_snapshot_get_stats(s->snapshot, &stats) == 0, "stats of snapshot %u", s->id);
-		must(stats.branches == s->branches, "snapshot %u has %u branches, expected %u", s->id,
-		     stats.branches, s->branches);
+		must(cow_snapshot_get_stats(s->snapshot, &stats) == 0, "stats of snapshot %u",
+		     s->id);
+		must(stats.branches == s->branches, "snapshot %u has %u branches, expected %u",
+		     s->id, stats.branches, s->branches);
 		must(!s->dropped || stats.dropped, "snapshot %u came back", s->id);
 		if (stats.dropped && !s->dropped)
 			note_dropped(s);
@@ -505,7 +511,8 @@ static struct mregion *mregion_new(const struct shape *shape)
 
 static void *memory_to_adopt(struct mregion *r)
 {
-	void *memory = mmap(NULL, bytes(r), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *memory = mmap(NULL, bytes(r), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			    0);
 
 	must(memory != MAP_FAILED, "mmap");
 	make_pattern(bytes(r));
@@ -530,8 +537,9 @@ static void op_region_new(void)
 		return;
 	r = mregion_new(&shape);
 	options = make_options(r);
-	doing("region %u: new, %" PRIu64 " pages%s, flags %x, limit %zu, policy %u", r->id, shape.pages,
-	      adopt ? " adopted" : "", options.flags, options.preimage_limit, options.limit_policy);
+	doing("region %u: new, %" PRIu64 " pages%s, flags %x, limit %zu, policy %u", r->id,
+	      shape.pages, adopt ? " adopted" : "", options.flags, options.preimage_limit,
+	      options.limit_policy);
 	if (adopt) {
 		options.flags = 0;
 		e = cow_region_adopt(memory_to_adopt(r), bytes(r), &options, &r->region);
@@ -641,7 +649,8 @@ static void op_discard(void)
 		return;
 	range = pick_range(&r->shape);
 	all = !r->branch && one_in(8);
-	doing("region %u: discard %zu at %zu%s", r->id, range.length, range.offset, all ? " (all)" : "");
+	doing("region %u: discard %zu at %zu%s", r->id, range.length, range.offset,
+	      all ? " (all)" : "");
 	if (all) {
 		if (done(r, cow_region_discard(r->region, 0, bytes(r)), "discard"))
 			memset(r->live, 0, r->shape.slots * PAGE);
@@ -908,8 +917,9 @@ static void check_diff(struct msnap *a, struct msnap *b, const unsigned char *co
 		bool differs = memcmp(a->content + i * PAGE, content + i * PAGE, PAGE) != 0;
 
 		any |= differs;
-		must(stop || differs == found.differs[i], "diff of %u: page %" PRIu64 " differs %d, expected %d",
-		     a->id, found.shape->page[i], found.differs[i], differs);
+		must(stop || differs == found.differs[i],
+		     "diff of %u: page %" PRIu64 " differs %d, expected %d", a->id,
+		     found.shape->page[i], found.differs[i], differs);
 	}
 	must(e == (any ? stop : 0), "diff returns %d, expected %d", e, any ? stop : 0);
 	must(!stop || found.calls <= 1, "diff goes on after it was stopped");
@@ -938,12 +948,14 @@ static void check_stats(struct mregion *r)
 	int e = cow_region_get_stats(r->region, &s);
 
 	must(e == 0, "stats: %d", e);
-	must(s.size == sizeof(s) && s.trap == COW_TRAP_EXPLICIT && s.page_size == PAGE, "stats: constants");
+	must(s.size == sizeof(s) && s.trap == COW_TRAP_EXPLICIT && s.page_size == PAGE,
+	     "stats: constants");
 	must(s.pages == r->shape.pages, "stats: pages %" PRIu64, s.pages);
-	must(s.present_pages <= s.pages && s.open_pages <= s.pages, "stats: present %" PRIu64 ", open %" PRIu64,
-	     s.present_pages, s.open_pages);
+	must(s.present_pages <= s.pages && s.open_pages <= s.pages,
+	     "stats: present %" PRIu64 ", open %" PRIu64, s.present_pages, s.open_pages);
 	must(s.faults == s.copied_pages + s.reused_pages + s.filled_pages, "stats: faults");
-	must(s.snapshots == r->alive, "stats: %" PRIu64 " snapshots, expected %u", s.snapshots, r->alive);
+	must(s.snapshots == r->alive, "stats: %" PRIu64 " snapshots, expected %u", s.snapshots,
+	     r->alive);
 	must(s.snapshots > 0 || s.spilled_bytes == 0 || r->region->space.dying,
 	     "stats: spilled bytes without a snapshot");
 	must(!r->limited || s.preimage_bytes + s.pool_bytes <= r->region->space.pool.limit,
@@ -974,7 +986,7 @@ static const struct op {
 	unsigned weight;
 	void (*run)(void);
 } ops[] = {
-	{ 4, op_region_new }, { 1, op_region_free }, { 34, op_write },     { 5, op_discard },
+	{ 4, op_region_new }, { 1, op_region_free },   { 34, op_write },    { 5, op_discard },
 	{ 14, op_snapshot },  { 3, op_snapshot_many }, { 8, op_read_snap }, { 4, op_read_live },
 	{ 3, op_map },        { 3, op_ref },           { 14, op_unref },    { 4, op_branch },
 	{ 4, op_rollback },   { 3, op_merge },         { 4, op_diff },
@@ -1156,8 +1168,9 @@ TEST(random_operations_match_plain_copies)
 		dropped += report->dropped;
 		spilled += report->spilled;
 	}
-	diag("%" PRIu64 " steps; %" PRIu64 " writes, %" PRIu64 " of them refused at a limit; %" PRIu64
-	     " snapshots given up; %" PRIu64 " pages spilled",
+	diag("%" PRIu64 " steps; %" PRIu64 " writes, %" PRIu64
+	     " of them refused at a limit; %" PRIu64 " snapshots given up; %" PRIu64
+	     " pages spilled",
 	     steps, calls, refused, dropped, spilled);
 	/* A generator that never gets to the limits would prove nothing about them. */
 	if (chosen.runs > 10) {
@@ -1203,7 +1216,8 @@ int main(int argc, char **argv)
 		else
 			break;
 	}
-	report = mmap(NULL, sizeof(*report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	report = mmap(NULL, sizeof(*report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+		      0);
 	if (report == MAP_FAILED)
 		bail("mmap: %s", strerror(errno));
 	setvbuf(stdout, NULL, _IOLBF, BUFSIZ);

@@ -120,7 +120,8 @@ static bool snapshot_is_consistent(struct cow_snapshot *snapshot)
 {
 	struct cause_page pages[WRITERS];
 
-	return cow_snapshot_read(snapshot, 0, pages, sizeof(pages)) == 0 && is_consistent(pages, true);
+	return cow_snapshot_read(snapshot, 0, pages, sizeof(pages)) == 0 &&
+	       is_consistent(pages, true);
 }
 
 static void start_writers(pthread_t threads[WRITERS])
@@ -237,12 +238,14 @@ TEST(control_a_store_without_a_bracket_is_seen)
 	pthread_barrier_init(&broken_step, NULL, 2);
 	pthread_create(&thread, NULL, store_late, NULL);
 	pthread_barrier_wait(&broken_step);
-	is_errno(cow_region_snapshot(cause.region, &snapshot), 0, "the cut falls between touch and store");
+	is_errno(cow_region_snapshot(cause.region, &snapshot), 0,
+		 "the cut falls between touch and store");
 	ok(snapshot_is_consistent(snapshot), "it is consistent so far");
 	cause_step(1, 2, 5);
 	pthread_barrier_wait(&broken_step);
 	pthread_join(thread, NULL);
-	ok(!snapshot_is_consistent(snapshot), "the checker sees what the late store did to the snapshot");
+	ok(!snapshot_is_consistent(snapshot),
+	   "the checker sees what the late store did to the snapshot");
 	cow_snapshot_unref(snapshot);
 	cow_region_free(cause.region);
 	pthread_barrier_destroy(&broken_step);
@@ -355,7 +358,8 @@ static void try_branch(struct cow_region *branch, uint64_t *content)
 {
 	struct cow_snapshot *own = NULL;
 
-	storm.wrong += cow_region_read(branch, 0, content, PAGES * PAGE) != 0 || !is_whole(content, PAGES);
+	storm.wrong += cow_region_read(branch, 0, content, PAGES * PAGE) != 0 ||
+		       !is_whole(content, PAGES);
 	storm.wrong += cow_region_touch(branch, cow_region_get_base(branch), PAGE) != 0;
 	storm.wrong += rewrite(branch, content, 7) != 0;
 	storm.wrong += cow_region_snapshot(branch, &own) != 0;
@@ -441,7 +445,8 @@ static void cut_on(uint64_t *seed)
 
 static void run_storm(const struct cow_region_options *options)
 {
-	static void *(*const roles[])(void *) = { storm_write, storm_read, storm_read, storm_branch, storm_merge };
+	static void *(*const roles[])(void *) = { storm_write, storm_read, storm_read, storm_branch,
+						  storm_merge };
 	enum { ROLES = sizeof(roles) / sizeof(roles[0]) };
 	struct cow_region_stats stats = COW_REGION_STATS_INIT;
 	pthread_t threads[ROLES];
@@ -462,8 +467,8 @@ static void run_storm(const struct cow_region_options *options)
 	for (unsigned i = 0; i < ROLES; i++)
 		pthread_join(threads[i], NULL);
 	cow_region_get_stats(storm.region, &stats);
-	diag("%d cuts, %" PRIu64 " reads, %" PRIu64 " branches, %" PRIu64 " stale, %" PRIu64 " refused, %" PRIu64
-	     " KiB merged, %" PRIu64 " pages spilled",
+	diag("%d cuts, %" PRIu64 " reads, %" PRIu64 " branches, %" PRIu64 " stale, %" PRIu64
+	     " refused, %" PRIu64 " KiB merged, %" PRIu64 " pages spilled",
 	     CUTS, storm.reads, storm.branches, storm.stale, storm.refused, storm.merged >> 10,
 	     stats.spilled_pages);
 	space_validate(&storm.region->space);
@@ -538,8 +543,8 @@ static void *write_own_pages(void *context)
 	for (unsigned i = 0; storm.go; i++) {
 		memset(content, (int)i, sizeof(content));
 		content[i % PAGE] = (unsigned char)(uintptr_t)context;
-		storm.wrong += cow_region_write(storm.region, (first + i % CROWD_PAGES) * PAGE, content,
-						PAGE) != 0;
+		storm.wrong += cow_region_write(storm.region, (first + i % CROWD_PAGES) * PAGE,
+						content, PAGE) != 0;
 		storm.attempts++;
 	}
 	return NULL;
@@ -588,7 +593,8 @@ static void *write_own_pages_once(void *context)
 	memset(content, 1 + (int)(uintptr_t)context, sizeof(content));
 	pthread_barrier_wait(&crowd_start);
 	for (size_t page = 0; page < CROWD_PAGES; page++)
-		storm.wrong += cow_region_write(storm.region, (page * CROWD + (uintptr_t)context) * PAGE, content,
+		storm.wrong += cow_region_write(storm.region,
+						(page * CROWD + (uintptr_t)context) * PAGE, content,
 						PAGE) != 0;
 	return NULL;
 }
@@ -671,7 +677,8 @@ TEST(snapshots_freed_by_many_threads)
 
 		for (unsigned i = 0; i < MANY; i++) {
 			for (unsigned w = 0; w < 5; w++)
-				failures += cow_region_write(region, draw(&seed) % PAGES * PAGE, &i, sizeof(i)) != 0;
+				failures += cow_region_write(region, draw(&seed) % PAGES * PAGE, &i,
+							     sizeof(i)) != 0;
 			failures += cow_region_snapshot(region, &many[i]) != 0;
 		}
 		for (uintptr_t i = 0; i < UNREFFERS; i++)
@@ -688,6 +695,6 @@ TEST(snapshots_freed_by_many_threads)
 }
 
 TAP_MAIN(CASE(every_snapshot_is_a_consistent_cut), CASE(control_fork_is_a_consistent_cut),
-	 CASE(control_a_store_without_a_bracket_is_seen), CASE(storm_without_a_limit), CASE(storm_with_drops),
-	 CASE(storm_that_blocks), CASE(storm_that_spills), 
+	 CASE(control_a_store_without_a_bracket_is_seen), CASE(storm_without_a_limit),
+	 CASE(storm_with_drops), CASE(storm_that_blocks), CASE(storm_that_spills),
 	 CASE(writers_that_wait_for_ever_wake_each_other), CASE(snapshots_freed_by_many_threads))

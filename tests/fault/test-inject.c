@@ -30,12 +30,12 @@
 
 /* Which errno each kind of call fails with; two ways each, since some have a fallback for one of them. */
 static const int errors[SYS_CALLS][2] = {
-	[SYS_CALL_ALLOC] = { -ENOMEM, -ENOMEM },     [SYS_CALL_MAP] = { -ENOMEM, -ENOMEM },
-	[SYS_CALL_PROTECT] = { -ENOMEM, -EACCES },   [SYS_CALL_ADVISE] = { -EINVAL, -ENOMEM },
-	[SYS_CALL_MEMFD] = { -EMFILE, -ENFILE },     [SYS_CALL_TRUNCATE] = { -ENOSPC, -EFBIG },
-	[SYS_CALL_OPEN] = { -EACCES, -EINVAL },	     [SYS_CALL_STATFS] = { -EIO, -ENOSYS },
-	[SYS_CALL_READ_AT] = { -EIO, -EIO },	     [SYS_CALL_WRITE_AT] = { -EIO, -ENOSPC },
-	[SYS_CALL_EVENTFD] = { -EMFILE, -ENFILE },   [SYS_CALL_EPOLL] = { -EMFILE, -ENOSPC },
+	[SYS_CALL_ALLOC] = { -ENOMEM, -ENOMEM },      [SYS_CALL_MAP] = { -ENOMEM, -ENOMEM },
+	[SYS_CALL_PROTECT] = { -ENOMEM, -EACCES },    [SYS_CALL_ADVISE] = { -EINVAL, -ENOMEM },
+	[SYS_CALL_MEMFD] = { -EMFILE, -ENFILE },      [SYS_CALL_TRUNCATE] = { -ENOSPC, -EFBIG },
+	[SYS_CALL_OPEN] = { -EACCES, -EINVAL },       [SYS_CALL_STATFS] = { -EIO, -ENOSYS },
+	[SYS_CALL_READ_AT] = { -EIO, -EIO },          [SYS_CALL_WRITE_AT] = { -EIO, -ENOSPC },
+	[SYS_CALL_EVENTFD] = { -EMFILE, -ENFILE },    [SYS_CALL_EPOLL] = { -EMFILE, -ENOSPC },
 	[SYS_CALL_USERFAULTFD] = { -EPERM, -ENOSYS }, [SYS_CALL_UFFD_IOCTL] = { -EINVAL, -ENOMEM },
 	[SYS_CALL_THREAD] = { -EAGAIN, -EAGAIN },
 };
@@ -60,7 +60,8 @@ static struct {
 		enum sys_call call;
 	} calls[CALLS_MAX];
 } record;
-static _Thread_local bool observed; /* the service threads of views are not: their calls come when they come */
+static _Thread_local bool
+	observed; /* the service threads of views are not: their calls come when they come */
 
 static void record_call(enum sys_call call)
 {
@@ -73,7 +74,8 @@ static int inject(enum sys_call call)
 {
 	if (record.on && observed && call != SYS_CALL_UNMAP)
 		record_call(call);
-	if (!observed || plan.left == 0 || call == SYS_CALL_UNMAP || (plan.only >= 0 && plan.only != (int)call))
+	if (!observed || plan.left == 0 || call == SYS_CALL_UNMAP ||
+	    (plan.only >= 0 && plan.only != (int)call))
 		return 0;
 	if (--plan.left > 0)
 		return 0;
@@ -99,11 +101,26 @@ static struct {
 	void *adopted;
 } world;
 
-enum kind { NEW, ADOPT, WRITE, DISCARD, SNAP, MANY, READ, MAP, BRANCH, ROLLBACK, DIFF, MERGE, UNREF, FREE };
+enum kind {
+	NEW,
+	ADOPT,
+	WRITE,
+	DISCARD,
+	SNAP,
+	MANY,
+	READ,
+	MAP,
+	BRANCH,
+	ROLLBACK,
+	DIFF,
+	MERGE,
+	UNREF,
+	FREE
+};
 
 static const char *const kind_names[] = {
-	"new", "adopt", "write", "discard", "snapshot", "snapshot_many", "read", "map", "branch", "rollback",
-	"diff", "merge", "unref", "free",
+	"new", "adopt",  "write",    "discard", "snapshot", "snapshot_many", "read",
+	"map", "branch", "rollback", "diff",    "merge",    "unref",         "free",
 };
 
 enum how { PLAIN, SPILLING, SHARED };
@@ -125,7 +142,7 @@ static const struct step {
 	{ SNAP, .r = 1, .s = 1 },
 	{ WRITE, .r = 0, .first = 0, .count = 100, .byte = 2 },
 	{ WRITE, .r = 1, .first = 0, .count = 100, .byte = 2 }, /* spills */
-	{ MANY, .r = 0, .s = 2, .count = 4 },			/* regions 0 to 3: snapshots 2 to 5 */
+	{ MANY, .r = 0, .s = 2, .count = 4 }, /* regions 0 to 3: snapshots 2 to 5 */
 	{ DISCARD, .r = 0, .first = 5, .count = 50 },
 	{ DISCARD, .r = 2, .first = 5, .count = 50 },
 	{ DISCARD, .r = 3, .first = 5, .count = 50 },
@@ -183,7 +200,8 @@ static int write_pages(const struct step *step)
 	static unsigned char content[PAGES * PAGE];
 
 	memset(content, (int)step->byte, step->count * PAGE);
-	return cow_region_write(world.regions[step->r], step->first * PAGE, content, step->count * PAGE);
+	return cow_region_write(world.regions[step->r], step->first * PAGE, content,
+				step->count * PAGE);
 }
 
 static int read_all(const struct step *step)
@@ -205,22 +223,26 @@ static int map_view(const struct step *step)
 
 static int call(const struct step *step)
 {
-	struct cow_region_options options = options_for(step->kind == ADOPT ? PLAIN : (enum how)step->byte);
+	struct cow_region_options options = options_for(step->kind == ADOPT ? PLAIN :
+									      (enum how)step->byte);
 	size_t pages = 0;
 
 	switch (step->kind) {
 	case NEW:
 		return cow_region_new(PAGES * PAGE, &options, &world.regions[step->r]);
 	case ADOPT:
-		return cow_region_adopt(world.adopted, PAGES * PAGE, &options, &world.regions[step->r]);
+		return cow_region_adopt(world.adopted, PAGES * PAGE, &options,
+					&world.regions[step->r]);
 	case WRITE:
 		return write_pages(step);
 	case DISCARD:
-		return cow_region_discard(world.regions[step->r], step->first * PAGE, step->count * PAGE);
+		return cow_region_discard(world.regions[step->r], step->first * PAGE,
+					  step->count * PAGE);
 	case SNAP:
 		return cow_region_snapshot(world.regions[step->r], &world.snaps[step->s]);
 	case MANY:
-		return cow_region_snapshot_many(&world.regions[step->r], step->count, &world.snaps[step->s]);
+		return cow_region_snapshot_many(&world.regions[step->r], step->count,
+						&world.snaps[step->s]);
 	case READ:
 		return read_all(step);
 	case MAP:
@@ -299,12 +321,14 @@ static bool world_holds(void)
 	for (unsigned i = 0; i < 8; i++) {
 		if (world.regions[i]) {
 			space_validate(&world.regions[i]->space);
-			holds &= ok(cow_region_read(world.regions[i], 0, content, sizeof(content)) == 0 &&
+			holds &= ok(cow_region_read(world.regions[i], 0, content,
+						    sizeof(content)) == 0 &&
 					    wrong_pages(content, &world.live[i]) == 0,
 				    "region %u holds what it should", i);
 		}
 		if (world.snaps[i])
-			holds &= ok(cow_snapshot_read(world.snaps[i], 0, content, sizeof(content)) == 0 &&
+			holds &= ok(cow_snapshot_read(world.snaps[i], 0, content,
+						      sizeof(content)) == 0 &&
 					    wrong_pages(content, &world.past[i]) == 0,
 				    "snapshot %u holds what it should", i);
 		if (world.views[i])
@@ -362,7 +386,8 @@ static size_t mapped_bytes(void)
 
 static void set_up_world(void)
 {
-	world.adopted = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	world.adopted = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (world.adopted == MAP_FAILED)
 		bail("mmap: %s", strerror(errno));
 }
@@ -383,10 +408,12 @@ static bool run_step(const struct step *step, unsigned n)
 	r = call(step);
 	observed = false;
 	if (r < 0) {
-		if (!ok(plan.fired, "%s fails by itself: %s", kind_names[step->kind], tap_errno_name(r)))
+		if (!ok(plan.fired, "%s fails by itself: %s", kind_names[step->kind],
+			tap_errno_name(r)))
 			return false;
 		ok(known_errno(r), "%s gives %s when %s fails with %s", kind_names[step->kind],
-		   tap_errno_name(r), sys_call_name(plan.what), tap_errno_name(errors[plan.what][plan.way]));
+		   tap_errno_name(r), sys_call_name(plan.what),
+		   tap_errno_name(errors[plan.what][plan.way]));
 		left = plan.left;
 		plan.left = 0;
 		if (!world_holds()) {
@@ -396,8 +423,8 @@ static bool run_step(const struct step *step, unsigned n)
 		}
 		r = call(step);
 		plan.left = left;
-		if (!is_errno(r, 0, "%s succeeds the second time, after %s had failed", kind_names[step->kind],
-			      sys_call_name(plan.what)))
+		if (!is_errno(r, 0, "%s succeeds the second time, after %s had failed",
+			      kind_names[step->kind], sys_call_name(plan.what)))
 			return false;
 	}
 	expect(step);
@@ -451,9 +478,11 @@ static void report_kinds(void)
 }
 
 #ifdef INJECT_LONG
-#define FIRST_FEW UINT32_MAX
+#define FIRST_FEW  UINT32_MAX
+#define EVERY_READ true
 #else
-#define FIRST_FEW 2u
+#define FIRST_FEW  2u
+#define EVERY_READ false
 #endif
 
 /* Whether call n stands for itself, or for others of its kind in its step. */
@@ -505,8 +534,10 @@ static void fail_each(unsigned way)
 	diag("%u calls, %u of them failed once", record.count, failed);
 	report_kinds();
 	ok(record.count > 100, "the script makes many calls");
-	ok(plan.kinds[SYS_CALL_OPEN] && plan.kinds[SYS_CALL_WRITE_AT], "among them those that spill");
-	ok(plan.kinds[SYS_CALL_USERFAULTFD] && plan.kinds[SYS_CALL_EPOLL], "and those that make views");
+	ok(plan.kinds[SYS_CALL_OPEN] && plan.kinds[SYS_CALL_WRITE_AT],
+	   "among them those that spill");
+	ok(plan.kinds[SYS_CALL_USERFAULTFD] && plan.kinds[SYS_CALL_EPOLL],
+	   "and those that make views");
 	sys_injector = NULL;
 }
 
@@ -530,6 +561,11 @@ static unsigned reads_of(size_t step)
 	for (unsigned i = 0; i < record.count; i++)
 		reads += record.calls[i].step == step && record.calls[i].call == SYS_CALL_READ_AT;
 	return reads;
+}
+
+static unsigned next_read(unsigned n)
+{
+	return n < 3 || EVERY_READ ? n + 1 : n + 9;
 }
 
 /* The script up to a step, at whose nth read the disk fails, once or from then on. */
@@ -571,8 +607,11 @@ TEST(rollbacks_and_a_disk_that_fails)
 	for (size_t i = 0; i < STEPS; i++) {
 		unsigned reads = script[i].kind == ROLLBACK ? reads_of(i) : 0;
 
-		for (unsigned n = 1; n <= reads && tap.failed < 10; n += n < 3 ? 1 : FIRST_FEW > 8 ? 1 : 9) {
-			ok(fail_a_read(i, n, n <= reads / 2), "step %zu, read %u of %u", i, n, reads);
+		for (unsigned n = 1; n <= reads && tap.failed < 10; n += n < 3         ? 1 :
+									 FIRST_FEW > 8 ? 1 :
+											 9) {
+			ok(fail_a_read(i, n, n <= reads / 2), "step %zu, read %u of %u", i, n,
+			   reads);
 			failed++;
 		}
 	}
@@ -611,7 +650,8 @@ TEST(views_without_userfaultfd)
 		there += residency[i] & 1;
 	is_u64(there, PAGES, "pages that are there already");
 	is_int(((const unsigned char *)view)[7 * PAGE], 9, "with the snapshot's content");
-	is_errno(cow_snapshot_map(snapshot, COW_MAP_POPULATE, &view), 0, "populate has nothing to do");
+	is_errno(cow_snapshot_map(snapshot, COW_MAP_POPULATE, &view), 0,
+		 "populate has nothing to do");
 	cow_snapshot_unref(snapshot);
 	cow_region_free(region);
 }
@@ -671,7 +711,8 @@ TEST(a_service_thread_that_cannot_fill_a_page)
 		copies_to_fail = 1;
 		is_int(look(bytes), 9, "one failure is made good page by page");
 		copies_to_fail = 2;
-		is_int(look(bytes + 40 * PAGE), -SIGBUS, "a page that cannot be filled raises SIGBUS");
+		is_int(look(bytes + 40 * PAGE), -SIGBUS,
+		       "a page that cannot be filled raises SIGBUS");
 		is_int(look(bytes + 41 * PAGE), 9, "its neighbour does not");
 		is_int(look(bytes + 80 * PAGE), 9, "nor do others");
 	}
@@ -716,7 +757,8 @@ TEST(the_first_region_of_a_process)
 				_exit(first_region(n, way));
 			waitpid(pid, &wait_status, 0);
 			status = (unsigned)wait_status;
-			ok(status == 0 || (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 2 && n > 2),
+			ok(status == 0 || (WIFEXITED(wait_status) &&
+					   WEXITSTATUS(wait_status) == 2 && n > 2),
 			   "failure %u: status %d", n, wait_status);
 		}
 }

@@ -160,5 +160,5 @@ TEST(random_use)
 }
 
 TAP_MAIN(CASE(a_frame_is_counted), CASE(the_limit_counts_headers_and_idle_frames),
-	 CASE(a_limit_without_room_for_a_header), CASE(empty_chunks_go_back), CASE(partly_used_chunks_first),
-	 CASE(victims), CASE(random_use))
+	 CASE(a_limit_without_room_for_a_header), CASE(empty_chunks_go_back),
+	 CASE(partly_used_chunks_first), CASE(victims), CASE(random_use))

@@ -25,7 +25,8 @@ TEST(one_value_of_every_magnitude)
 
 		clear();
 		histogram_add(&histogram, ns);
-		histogram_add(&histogram, UINT64_MAX); /* so that the quantile is not capped at the maximum */
+		histogram_add(&histogram,
+			      UINT64_MAX); /* so that the quantile is not capped at the maximum */
 		got = histogram_quantile(&histogram, 0.5);
 		wrong += got < ns || got > ns + ns / 16;
 	}

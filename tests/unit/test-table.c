@@ -35,7 +35,8 @@ TEST(levels)
 	static const struct {
 		uint64_t pages;
 		unsigned levels;
-	} rows[] = { { 1, 1 }, { 512, 1 }, { 513, 2 }, { 1 << 18, 2 }, { (1 << 18) + 1, 3 }, { 1ull << 32, 4 } };
+	} rows[] = { { 1, 1 },       { 512, 1 },           { 513, 2 },
+		     { 1 << 18, 2 }, { (1 << 18) + 1, 3 }, { 1ull << 32, 4 } };
 	struct table table;
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -95,7 +96,8 @@ TEST(walks_skip_what_is_old)
 	open_in(&table, 777777, 9);
 	is_int(table_walk(&table, 0, 1 << 20, 8, note, &visits), 0, "walk");
 	ok(visits.count == 1 && visits.last == 777777, "the one new page");
-	is_u64(table_bytes(&table) / (TABLE_FANOUT * sizeof(struct entry)), table.nodes, "nodes are counted");
+	is_u64(table_bytes(&table) / (TABLE_FANOUT * sizeof(struct entry)), table.nodes,
+	       "nodes are counted");
 	table_destroy(&table);
 }
 

@@ -54,7 +54,10 @@ TEST(heaps_pop_the_highest)
 		for (unsigned i = 0; i < COUNT; i++) {
 			random = random * 6364136223846793005u + 1442695040888963407u;
 			buckets[i] = (struct bucket){
-				.from = kind == 0 ? i : kind == 1 ? COUNT - i : kind == 2 ? random >> 50 : 7,
+				.from = kind == 0 ? i :
+					kind == 1 ? COUNT - i :
+					kind == 2 ? random >> 50 :
+						    7,
 			};
 			heap = heap_meld(heap, &buckets[i]);
 		}
