@@ -607,9 +607,7 @@ TEST(rollbacks_and_a_disk_that_fails)
 	for (size_t i = 0; i < STEPS; i++) {
 		unsigned reads = script[i].kind == ROLLBACK ? reads_of(i) : 0;
 
-		for (unsigned n = 1; n <= reads && tap.failed < 10; n += n < 3         ? 1 :
-									 FIRST_FEW > 8 ? 1 :
-											 9) {
+		for (unsigned n = 1; n <= reads && tap.failed < 10; n = next_read(n)) {
 			ok(fail_a_read(i, n, n <= reads / 2), "step %zu, read %u of %u", i, n,
 			   reads);
 			failed++;
