@@ -344,7 +344,7 @@ struct bytes {
 
 static void bytes_add(struct bytes *bytes, const void *data, size_t length)
 {
-	if (bytes->used + length > bytes->room) {
+	if (!bytes->data || bytes->used + length > bytes->room) {
 		bytes->room = 2 * (bytes->used + length) + 65536;
 		bytes->data = realloc(bytes->data, bytes->room);
 		assert(bytes->data);
