@@ -103,6 +103,29 @@ TEST(many_regions_in_one_thread)
 	}
 }
 
+TEST(as_many_regions_in_one_cut_as_there_may_be)
+{
+	static struct cow_region *regions[COW_SNAPSHOT_MANY_MAX];
+	static struct cow_snapshot *snapshots[COW_SNAPSHOT_MANY_MAX];
+	uint64_t time_ns;
+	size_t wrong = 0;
+
+	for (size_t i = 0; i < COW_SNAPSHOT_MANY_MAX; i++) {
+		regions[i] = new_region(1);
+		fill(regions[i], 0, (int)(i % 200) + 1);
+	}
+	is_errno(cow_region_snapshot_many(regions, COW_SNAPSHOT_MANY_MAX, snapshots), 0, "one cut");
+	time_ns = snapshot_stats_of(snapshots[0]).time_ns;
+	for (size_t i = 0; i < COW_SNAPSHOT_MANY_MAX; i++) {
+		fill(regions[i], 0, 255);
+		wrong += page_in(snapshots[i], 0) != (int)(i % 200) + 1;
+		wrong += snapshot_stats_of(snapshots[i]).time_ns != time_ns;
+		cow_snapshot_unref(snapshots[i]);
+		cow_region_free(regions[i]);
+	}
+	is_u64(wrong, 0, "snapshots that are not their region's, or not of the same time");
+}
+
 /* --- with a second thread --- */
 
 static struct {
@@ -291,6 +314,6 @@ TEST(nested_brackets_and_cuts_of_both_regions)
 
 TAP_MAIN(CASE(a_bracket_keeps_this_threads_cut_away), CASE(brackets_nest),
 	 CASE(an_end_without_a_begin), CASE(touch_opens_every_page_of_its_range),
-	 CASE(many_regions_in_one_thread), CASE(a_cut_gives_up_and_opens_the_gate_again),
-	 CASE(several_regions_give_up_together), CASE(a_cut_waits_for_a_bracket),
-	 CASE(nested_brackets_and_cuts_of_both_regions))
+	 CASE(many_regions_in_one_thread), CASE(as_many_regions_in_one_cut_as_there_may_be),
+	 CASE(a_cut_gives_up_and_opens_the_gate_again), CASE(several_regions_give_up_together),
+	 CASE(a_cut_waits_for_a_bracket), CASE(nested_brackets_and_cuts_of_both_regions))
