@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A process's areas (/proc/PID/maps), the words that /proc/PID/pagemap has for their pages, and
+ * the frames that a machine has (/proc/zoneinfo).
+ */
+#ifndef PROC_AREAS_H
+#define PROC_AREAS_H
+
+#include "proc/text.h"
+
+struct proc_area {
+	uint64_t start, end; /* addresses; start < end, both multiples of 4096 */
+	bool readable, writable, executable, shared;
+	uint64_t offset; /* of start in the file */
+	uint32_t device_major, device_minor;
+	uint64_t inode;   /* 0: no file */
+	struct text name; /* a path (newlines as \012), "[heap]", or empty; within the input */
+};
+
+/* Takes the next area: 1, 0 at the end, or -EINVAL. */
+int proc_area_next(struct text *maps, struct proc_area *ret_area);
+
+/* The same from /proc/PID/smaps, with the size of the pages that back it (hugetlb: not 4096). */
+int proc_smaps_area_next(struct text *smaps, struct proc_area *ret_area, uint64_t *ret_page_bytes);
+
+/* A word of pagemap. Frames are 0 without CAP_SYS_ADMIN; "exclusive" is always told. */
+#define PAGEMAP_FRAME     ((UINT64_C(1) << 55) - 1)
+#define PAGEMAP_EXCLUSIVE (UINT64_C(1) << 56) /* mapped once */
+#define PAGEMAP_FILE      (UINT64_C(1) << 61) /* of a file, or shared anonymous memory */
+#define PAGEMAP_SWAPPED   (UINT64_C(1) << 62)
+#define PAGEMAP_PRESENT   (UINT64_C(1) << 63)
+
+/* Words of kpageflags. */
+#define KPAGE_HEAD     (UINT64_C(1) << 15) /* begins a page of several frames */
+#define KPAGE_TAIL     (UINT64_C(1) << 16)
+#define KPAGE_HUGE_TLB (UINT64_C(1) << 17)
+#define KPAGE_KSM      (UINT64_C(1) << 21)
+#define KPAGE_THP      (UINT64_C(1) << 22)
+#define KPAGE_ZERO     (UINT64_C(1) << 24)
+
+/* The frame after the last one of RAM, from /proc/zoneinfo; -EINVAL where it names no zone. */
+int proc_zoneinfo_end(struct text text, uint64_t *ret_end);
+
+#endif
