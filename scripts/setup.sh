@@ -13,8 +13,10 @@
 set -eu
 
 build="gcc libc6-dev make meson ninja-build pkg-config binutils libsqlite3-dev sqlite3
-	libjson-c-dev libxxhash-dev scdoc"
-test="g++ perl python3 python3-pytest"
+	libjson-c-dev libxxhash-dev scdoc clang libbpf-dev bpftool"
+# Servers that the command is tried on. They are started by the tests alone.
+services="redis-server postgresql nginx-light"
+test="g++ perl python3 python3-pytest redis-tools $services"
 fuzz="clang libclang-rt-14-dev"
 lint="g++ clang clang-tidy clang-format cppcheck"
 
@@ -71,7 +73,19 @@ fi
 
 echo "setup.sh: installing$missing"
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+policy=
+trap 'rm -f "$log"; [ -z "$policy" ] || $as_root rm -f "$policy"' EXIT
+
+# Debian starts a server when it is installed, unless this file says no.
+new_services=
+for package in $missing; do
+	case " $services " in *" $package "*) new_services="$new_services $package" ;; esac
+done
+if [ -n "$new_services" ] && [ ! -e /usr/sbin/policy-rc.d ]; then
+	policy=/usr/sbin/policy-rc.d
+	$as_root sh -c 'printf "#!/bin/sh\nexit 101\n" >"$1" && chmod 755 "$1"' - "$policy"
+fi
+
 # The package lists may be absent or stale: they are renewed only when the first try fails.
 if ! $as_root $apt install $missing >"$log" 2>&1; then
 	if ! { $as_root $apt update && $as_root $apt install $missing; } >"$log" 2>&1; then
@@ -79,4 +93,10 @@ if ! $as_root $apt install $missing >"$log" 2>&1; then
 		echo "setup.sh: apt-get could not install:$missing" >&2
 		exit 1
 	fi
+fi
+# Nor at the next start of the machine.
+if [ -n "$new_services" ] && [ -d /run/systemd/system ]; then
+	for package in $new_services; do
+		$as_root systemctl disable --quiet "${package%-light}" >/dev/null 2>&1 || true
+	done
 fi
