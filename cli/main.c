@@ -21,6 +21,7 @@ const struct command *const command_table[] = {
 #ifdef COW_HAVE_DEMO
 	&command_demo,
 #endif
+	&command_stat,
 	&command_version,
 	&command_help,
 	&command_completion,

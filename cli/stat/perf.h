@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What perf events tell: which processes there are (records of forks, execs and exits), how many
+ * faults they take, and, with tracepoints, write faults by kind and how long forks take.
+ *
+ * Counters are inherited by children and cost no memory per processor; they know no processes,
+ * only totals. Records of forks and samples of system calls are taken from the whole system where
+ * that is allowed, since inheriting these, too, would make each fork slower.
+ *
+ * Limits: a write fault that is counted may have been a copy, a reuse, or in shared memory; which,
+ * taskstats can tell in part. x86-64 only, as in bpf/stat.bpf.c.
+ */
+#ifndef CLI_STAT_PERF_H
+#define CLI_STAT_PERF_H
+
+#include "cli/stat/stat.h"
+
+/* What of it is to be used; each includes those before. */
+enum perf_part {
+	PERF_PART_PROCESSES, /* records of forks, faults in total */
+	PERF_PART_TRACEPOINTS,
+};
+
+/* 0 or a negative errno: -EACCES, -EPERM without privilege, -ENOENT without the tracepoints. */
+int perf_source_start(struct session *session, enum perf_part part);
+
+/* Brings processes, totals and the distribution of fork times up to date. */
+void perf_source_read(struct session *session);
+
+/* Whether faults that the kernel takes on behalf of the target are left out. */
+bool perf_source_user_only(const struct perf_source *source);
+
+/* Takes what waits in buffers, before they are full. */
+void perf_source_drain(struct session *session);
+
+void perf_source_free(struct perf_source *source);
+
+#endif
