@@ -10,7 +10,7 @@ man=$SOURCE_ROOT/man
 
 # The options that a page lists as such: "*--name*" and "*-x*" at the start of a line.
 page_options() {
-	sed -n 's/^\*\(-.*\)$/\1/p' "$1" | grep -oE '(^|[ *,])--?[a-z][a-z-]*' | tr -d ' *,' | sort -u
+	sed -n 's/^\*\(-.*\)$/\1/p' "$1" | grep -oE '(^|[ *,])--?[a-zA-Z][a-z-]*' | tr -d ' *,' | sort -u
 }
 
 for verb in $(awk 'NF == 1' "$tmp/list"); do
