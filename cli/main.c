@@ -22,6 +22,7 @@ const struct command *const command_table[] = {
 	&command_demo,
 #endif
 	&command_stat,
+	&command_ps,
 	&command_version,
 	&command_help,
 	&command_completion,
