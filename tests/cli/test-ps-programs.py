@@ -127,7 +127,8 @@ def redis():
     server, client = program("redis-server"), program("redis-cli")
     with directory() as path:
         address = f"{path}/redis.sock"
-        process = start(server, "--port", 0, "--unixsocket", address, "--dir", path, "--save", "")
+        process = start(server, "--port", 0, "--unixsocket", address, "--dir", path, "--save", "",
+                        "--enable-debug-command", "local")
 
         def ask(*words):
             return subprocess.run([client, "-s", address, *words], capture_output=True,
