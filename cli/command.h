@@ -19,6 +19,11 @@ enum command_status {
 	COMMAND_OK = 0,
 	COMMAND_FAILED = 1, /* could not do it, or found what it was asked to look for */
 	COMMAND_USAGE = 2,  /* wrong verb, option or operand: nothing was done */
+	/*
+	 * Of verbs whose findings are a severity (0 ok, 1 warning, 2 critical): cannot tell, which
+	 * covers failures and wrong usage; the convention of monitoring plugins.
+	 */
+	COMMAND_UNKNOWN = 3,
 	/* Verbs that run a program end with its status, and with these where there is none. */
 	COMMAND_NOT_RUN = 125,   /* failed before the program was started */
 	COMMAND_NOT_EXEC = 126,  /* the program is there but cannot be executed */
@@ -66,6 +71,7 @@ struct command {
 	enum command_json json;
 	bool stop_at_operand; /* what follows the first one is a program's arguments */
 	bool hidden;          /* not in help */
+	int usage_status;     /* on wrong usage; 0: COMMAND_USAGE */
 	/* Returns an exit status. The operands are argv[0] to argv[argc - 1]. */
 	int (*run)(const struct command *command, int argc, char **argv);
 };

@@ -22,6 +22,7 @@ const struct command *const command_table[] = {
 	&command_demo,
 #endif
 	&command_stat,
+	&command_doctor,
 	&command_ps,
 	&command_version,
 	&command_help,
@@ -63,7 +64,7 @@ static int run_command(const struct command *command, int argc, char **argv)
 
 	output_set_verb(command->name);
 	if (options_parse(command, argc, argv, &operands) < 0)
-		return COMMAND_USAGE;
+		return command->usage_status ? command->usage_status : COMMAND_USAGE;
 	if (command_help_wanted) {
 		help_print_command(command, stdout);
 		return COMMAND_OK;

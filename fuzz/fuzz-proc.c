@@ -13,6 +13,7 @@
 #include "proc/areas.h"
 #include "proc/name.h"
 #include "proc/process.h"
+#include "proc/system.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -50,16 +51,15 @@ static void try_process(struct text text)
 
 static void try_areas(struct text text)
 {
-	struct text smaps = text;
+	struct text smaps = text, details;
 	struct proc_area area;
-	uint64_t value;
 
 	while (proc_area_next(&text, &area) > 0) {
 		assert(area.start < area.end && (area.start | area.end) % 4096 == 0);
 		assert(area.name.at <= area.name.end);
 	}
-	while (proc_smaps_area_next(&smaps, &area, &value) > 0)
-		assert(area.start < area.end);
+	while (proc_smaps_area_next(&smaps, &area, &details) > 0)
+		assert(area.start < area.end && details.at <= details.end);
 }
 
 static void try_zones(struct text text)
@@ -68,6 +68,26 @@ static void try_zones(struct text text)
 
 	if (proc_zoneinfo_end(text, &end) == 0)
 		assert(end > 0 && end <= PAGEMAP_FRAME);
+}
+
+static void try_system(struct text text)
+{
+	struct proc_meminfo meminfo;
+	struct proc_mount mount;
+	struct text part;
+	uint64_t bytes;
+	int error = proc_meminfo_parse(text, &meminfo);
+
+	if (error)
+		check_error(error);
+	if (proc_choice_parse(text, &part) == 0)
+		assert(part.at < part.end && part.end <= text.end);
+	if (proc_cgroup_find(text, "memory", &part) == 0)
+		assert(*part.at == '/');
+	if (proc_setting_find(text, "shared_buffers", &part) == 0)
+		proc_setting_size(part, 8192, &bytes);
+	while (proc_mount_next(&text, &mount) > 0)
+		assert(mount.point.at < mount.point.end);
 }
 
 static void try_name(const uint8_t *data, size_t size)
@@ -93,6 +113,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	try_process(text);
 	try_areas(text);
 	try_zones(text);
+	try_system(text);
 	try_name(data, size);
 	return 0;
 }

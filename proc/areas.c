@@ -79,23 +79,17 @@ static bool is_detail(struct text line)
 	return text_word(&line, &word) && word.end[-1] == ':';
 }
 
-int proc_smaps_area_next(struct text *smaps, struct proc_area *ret_area, uint64_t *ret_page_bytes)
+int proc_smaps_area_next(struct text *smaps, struct proc_area *ret_area, struct text *ret_details)
 {
-	static const struct keyed_field field = { "KernelPageSize", 0 };
-	uint64_t page_bytes = KEYED_ABSENT;
-	struct proc_area area;
-	struct text line, rest;
-	int result = proc_area_next(smaps, &area);
+	struct text line, rest, details;
+	int result = proc_area_next(smaps, ret_area);
 
 	if (result <= 0)
 		return result;
+	details = text_of(smaps->at, 0);
 	for (rest = *smaps; text_line(&rest, &line) && is_detail(line); *smaps = rest)
-		if (keyed_parse(line, &field, 1, KEYED_FIRST, &page_bytes) < 0)
-			return -EINVAL;
-	if (page_bytes == KEYED_ABSENT)
-		return -EINVAL;
-	*ret_area = area;
-	*ret_page_bytes = page_bytes;
+		details.end = rest.at;
+	*ret_details = details;
 	return 1;
 }
 

@@ -20,8 +20,11 @@ struct proc_area {
 /* Takes the next area: 1, 0 at the end, or -EINVAL. */
 int proc_area_next(struct text *maps, struct proc_area *ret_area);
 
-/* The same from /proc/PID/smaps, with the size of the pages that back it (hugetlb: not 4096). */
-int proc_smaps_area_next(struct text *smaps, struct proc_area *ret_area, uint64_t *ret_page_bytes);
+/*
+ * The same from /proc/PID/smaps, with the lines that tell more of the area: "KernelPageSize: 4 kB"
+ * and the like.
+ */
+int proc_smaps_area_next(struct text *smaps, struct proc_area *ret_area, struct text *ret_details);
 
 /* A word of pagemap. Frames are 0 without CAP_SYS_ADMIN; "exclusive" is always told. */
 #define PAGEMAP_FRAME     ((UINT64_C(1) << 55) - 1)

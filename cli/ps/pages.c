@@ -422,18 +422,27 @@ static int read_area(struct reading *reading, const struct proc_area *area)
 }
 
 /* hugetlb pages are no part of RSS or PSS; smaps tells which areas have them, maps does not. */
+static bool has_huge_tlb(struct text details)
+{
+	static const struct keyed_field field = { "KernelPageSize", 0 };
+	uint64_t page_bytes = KEYED_ABSENT;
+
+	return keyed_parse(details, &field, 1, KEYED_FIRST, &page_bytes) == 1 &&
+	       page_bytes != (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
 static int read_areas(struct reading *reading, struct text text, bool is_smaps)
 {
-	uint64_t page_bytes = reading->world->page_bytes;
 	struct proc_area area;
+	struct text details;
 	int found, error;
 
 	for (;;) {
-		found = is_smaps ? proc_smaps_area_next(&text, &area, &page_bytes) :
+		found = is_smaps ? proc_smaps_area_next(&text, &area, &details) :
 				   proc_area_next(&text, &area);
 		if (found <= 0)
 			return found;
-		if (page_bytes != reading->world->page_bytes)
+		if (is_smaps && has_huge_tlb(details))
 			continue;
 		error = read_area(reading, &area);
 		if (error)
@@ -458,7 +467,7 @@ static bool may_have_merged(const struct page_world *world, struct page_reader *
 int pages_read(const struct page_world *world, struct page_reader *reader, int process,
 	       const struct proc_status *status, struct pages *ret_pages)
 {
-	bool has_huge_tlb = status->huge_tlb_bytes && status->huge_tlb_bytes != KEYED_ABSENT;
+	bool by_smaps = status->huge_tlb_bytes && status->huge_tlb_bytes != KEYED_ABSENT;
 	struct pages pages = { 0 };
 	struct reading reading = {
 		.world = world,
@@ -478,10 +487,10 @@ int pages_read(const struct page_world *world, struct page_reader *reader, int p
 	reading.pagemap = openat(process, "pagemap", O_RDONLY | O_CLOEXEC);
 	if (reading.pagemap < 0)
 		return -errno;
-	error = proc_read_at(world->root, process, has_huge_tlb ? "smaps" : "maps", &reader->text,
+	error = proc_read_at(world->root, process, by_smaps ? "smaps" : "maps", &reader->text,
 			     &text);
 	if (!error)
-		error = read_areas(&reading, text, has_huge_tlb);
+		error = read_areas(&reading, text, by_smaps);
 	close(reading.pagemap);
 	if (error)
 		pages_free(&pages);

@@ -5,6 +5,7 @@
 #include "proc/areas.h"
 #include "proc/name.h"
 #include "proc/process.h"
+#include "proc/system.h"
 
 static struct text t(const char *string)
 {
@@ -200,21 +201,97 @@ TEST(areas_that_are_none)
 	}
 }
 
-TEST(smaps_tells_the_size_of_pages)
+TEST(smaps_tells_more_of_areas)
 {
 	struct text smaps = t(
 		"1000-3000 rw-p 0 0:0 0\nSize: 8 kB\nKernelPageSize: 4 kB\nVmFlags: rd\n"
 		"200000-400000 rw-p 0 0:0 0\nKernelPageSize: 2048 kB\n");
+	struct text details;
 	struct proc_area area;
+
+	is_int(proc_smaps_area_next(&smaps, &area, &details), 1, "an area");
+	is_u64(area.start, 0x1000, "its start");
+	ok(text_begins(details, "Size: 8 kB") && details.end[-2] == 'd', "its three lines");
+	is_int(proc_smaps_area_next(&smaps, &area, &details), 1, "another one");
+	ok(text_is(details, "KernelPageSize: 2048 kB\n"), "its line");
+	is_int(proc_smaps_area_next(&smaps, &area, &details), 0, "the end");
+	smaps = t("1000-3000 rw-p 0 0:0 0\n4000-5000 rw-p 0 0:0 0\n");
+	is_int(proc_smaps_area_next(&smaps, &area, &details), 1, "an area of maps");
+	is_u64(text_length(details), 0, "has no lines");
+}
+
+TEST(meminfo)
+{
+	struct proc_meminfo meminfo;
+
+	is_errno(proc_meminfo_parse(t("MemTotal: 1000 kB\nMemAvailable: 300 kB\n"), &meminfo), 0,
+		 "two");
+	is_u64(meminfo.available, 300 << 10, "available");
+	is_u64(meminfo.commit_limit, KEYED_ABSENT, "not told");
+	is_errno(proc_meminfo_parse(t("Cached: 1 kB\n"), &meminfo), -ENODATA, "no total");
+}
+
+TEST(choices)
+{
+	struct text choice;
+
+	is_errno(proc_choice_parse(t("always [madvise] never\n"), &choice), 0, "one of three");
+	ok(text_is(choice, "madvise"), "the one in brackets");
+	is_errno(proc_choice_parse(t("always"), &choice), -EINVAL, "no brackets");
+	is_errno(proc_choice_parse(t("a [b"), &choice), -EINVAL, "half of them");
+	is_errno(proc_choice_parse(t("[]"), &choice), -EINVAL, "nothing in them");
+}
+
+TEST(cgroups_of_both_versions)
+{
+	static const char both[] = "9:name=systemd:/s\n4:cpu,memory:/a:b\n0::/user.slice\n";
+	struct text path;
+
+	is_errno(proc_cgroup_find(t(both), "memory", &path), 0, "version 1");
+	ok(text_is(path, "/a:b"), "its path");
+	is_errno(proc_cgroup_find(t(both), "", &path), 0, "version 2");
+	ok(text_is(path, "/user.slice"), "its path");
+	is_errno(proc_cgroup_find(t(both), "mem", &path), -ENOENT, "part of a name");
+	is_errno(proc_cgroup_find(t("0:\n::\n\n0::\n"), "", &path), -ENOENT, "nonsense");
+}
+
+TEST(mounts)
+{
+	struct text lines = t(
+		"36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 shared:2 - ext4 /dev/a rw\n"
+		"37 35 0:5 / /x rw - tmpfs none\n38 35 0:5 / /y rw\n");
+	struct proc_mount mount;
+
+	is_int(proc_mount_next(&lines, &mount), 1, "with optional fields");
+	ok(text_is(mount.root, "/mnt1") && text_is(mount.point, "/mnt\\0402"), "paths");
+	ok(text_is(mount.type, "ext4") && text_is(mount.super_options, "rw"), "type and options");
+	is_int(proc_mount_next(&lines, &mount), 1, "without");
+	ok(text_is(mount.type, "tmpfs") && text_length(mount.super_options) == 0, "type");
+	is_errno(proc_mount_next(&lines, &mount), -EINVAL, "without a dash");
+}
+
+TEST(settings)
+{
+	static const char file[] =
+		"#shared_buffers = 1GB\nshared_buffers = 128MB\t# min 128kB\n"
+		"shared_buffers_x = 1\n  effective_cache_size='4 GB'\nwork_mem 64\n";
+	struct text value;
 	uint64_t bytes;
 
-	is_int(proc_smaps_area_next(&smaps, &area, &bytes), 1, "an area");
-	is_u64(bytes, 4096, "of small pages");
-	is_int(proc_smaps_area_next(&smaps, &area, &bytes), 1, "another one");
-	is_u64(bytes, 2 << 20, "of huge pages");
-	is_int(proc_smaps_area_next(&smaps, &area, &bytes), 0, "the end");
-	smaps = t("1000-3000 rw-p 0 0:0 0\nSize: 8 kB\n");
-	is_errno(proc_smaps_area_next(&smaps, &area, &bytes), -EINVAL, "no size of pages");
+	is_errno(proc_setting_find(t(file), "shared_buffers", &value), 0, "found");
+	ok(text_is(value, "128MB"), "without its comment");
+	is_errno(proc_setting_size(value, 8192, &bytes), 0, "a size");
+	is_u64(bytes, 128 << 20, "its bytes");
+	is_errno(proc_setting_find(t(file), "effective_cache_size", &value), 0, "in quotes");
+	is_errno(proc_setting_size(value, 8192, &bytes), 0, "with a blank");
+	is_u64(bytes, UINT64_C(4) << 30, "its bytes");
+	is_errno(proc_setting_find(t(file), "work_mem", &value), 0, "without a sign");
+	is_errno(proc_setting_size(value, 1024, &bytes), 0, "without a unit");
+	is_u64(bytes, 64 << 10, "in the setting's own");
+	is_errno(proc_setting_find(t(file), "autovacuum", &value), -ENOENT, "not there");
+	is_errno(proc_setting_size(t("1.5GB"), 1, &bytes), -EINVAL, "a fraction");
+	is_errno(proc_setting_size(t("on"), 1, &bytes), -EINVAL, "a word");
+	is_errno(proc_setting_size(t("99999999TB"), 1, &bytes), -ERANGE, "too large");
 }
 
 TEST(zones_end_where_the_last_one_does)
@@ -266,5 +343,6 @@ TEST(names_are_safe_to_print)
 TAP_MAIN(CASE(numbers_are_exact_or_refused), CASE(nothing_is_read_behind_the_end),
 	 CASE(stat_is_read_behind_any_name), CASE(stat_that_is_none_is_refused),
 	 CASE(status_of_a_process_and_of_a_kernel_thread), CASE(smaps_sums_areas),
-	 CASE(areas_of_all_kinds), CASE(areas_that_are_none), CASE(smaps_tells_the_size_of_pages),
+	 CASE(areas_of_all_kinds), CASE(areas_that_are_none), CASE(smaps_tells_more_of_areas),
+	 CASE(meminfo), CASE(choices), CASE(cgroups_of_both_versions), CASE(mounts), CASE(settings),
 	 CASE(zones_end_where_the_last_one_does), CASE(names_are_safe_to_print))
