@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -176,15 +177,30 @@ static bool check_usage(void)
 	return false;
 }
 
+static bool check_target(pid_t pid)
+{
+	int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+
+	if (pidfd >= 0) {
+		close(pidfd);
+		return true;
+	}
+	if (errno == ESRCH)
+		complain("--pid: there is no process %d; see: cow ps", pid);
+	else if (kill(pid, 0) == 0 || errno == EPERM)
+		complain("--pid: %d is a thread of another process; give that one's ID", pid);
+	else
+		complain_errno(-errno, "--pid: cannot watch process %d", pid);
+	return false;
+}
+
 static bool check_targets(void)
 {
 	size_t i;
 
 	for (i = 0; i < pid_count; i++)
-		if (kill(pids[i], 0) < 0 && errno == ESRCH) {
-			complain("--pid: there is no process %d; see: cow ps", pids[i]);
+		if (!check_target(pids[i]))
 			return false;
-		}
 	return true;
 }
 
@@ -317,7 +333,7 @@ static int run(const struct command *command, int argc, char **argv)
 		status = run_all(signals, stream);
 		close(signals);
 	}
-	if (stream && stream != stderr && fclose(stream) != 0) {
+	if (options.output && fclose(stream) != 0) {
 		complain_errno(-errno, "cannot write '%s'", options.output);
 		status = run_failure(&options);
 	}

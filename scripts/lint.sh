@@ -18,6 +18,8 @@ build=$1
 shift
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root" || exit 1
+# What is generated and included; without BPF there is no such target.
+ninja -C "$build" bpf/stat.skel.h >/dev/null 2>&1 || true
 folders="include sys core mmu lib store proc bpf sqlite cli tests bench fuzz examples"
 if [ $# -gt 0 ]; then
 	sources=$*

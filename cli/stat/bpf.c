@@ -22,8 +22,8 @@
 #include "bpf/stat.h"
 #include "cli/output.h"
 #include "cli/stat/processes.h"
-#include "cli/stat/live.h"
 #include "bpf/stat.skel.h"
+#include "cli/stat/live.h"
 
 struct bpf_source {
 	struct session *session;

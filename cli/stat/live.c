@@ -113,7 +113,7 @@ int live_threads(pid_t pid, pid_t **ret_threads, size_t *ret_count)
 
 void sharing_add(struct sharing *sharing, pid_t pid)
 {
-	struct proc_smaps smaps;
+	struct proc_smaps smaps = { 0 };
 	struct text text;
 	int error = read_of(pid, "smaps_rollup", &text);
 

@@ -67,6 +67,8 @@ int rings_add(struct rings *rings, int fd, int cpu)
 		return -errno;
 	rings->rings = output_realloc(rings->rings, (rings->count + 1) * sizeof(struct ring));
 	rings->rings[rings->count++] = (struct ring){ fd, cpu, control, length };
+	/* The table has the mapping now. */
+	/* cppcheck-suppress memleak */
 	return 0;
 }
 

@@ -29,9 +29,9 @@ static int mount_privately(void)
 		return error;
 	events = openat(mounted, "events", DIRECTORY);
 	if (events < 0)
-		error = -errno;
+		events = -errno;
 	close(mounted);
-	return error ? error : events;
+	return events;
 }
 
 int tracefs_open(void)

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 
@@ -223,6 +224,15 @@ def forks():
 
 
 @case
+def slots_are_used_again():
+    """More processes than the BPF programs have room for at a time."""
+    found = work("forks", 20000)
+    assert found["forks"] == 20000 and found["lost_events"] == 0, found["forks"]
+    assert len(found["processes"]) + found["processes_omitted"] == 20001
+    near(found["cow"]["copied_pages"] // 20000, 3, "copies of a fork", 10)
+
+
+@case
 def vforks_and_execs():
     for backend in "bpf", "perf":
         found = work("vforks", 50, backend=backend)
@@ -261,6 +271,11 @@ def exit_statuses():
     assert done.returncode == 125 and "cannot write" in done.stderr, done
     done = run("-p", "99999999")
     assert done.returncode == 1 and "there is no process" in done.stderr, done
+    thread = threading.Thread(target=time.sleep, args=(1,))
+    thread.start()
+    done = run("-p", thread.native_id)
+    thread.join()
+    assert done.returncode == 1 and "is a thread of another process" in done.stderr, done
     done = run("--", "true", stderr=subprocess.DEVNULL)
     assert done.returncode == 0 and done.stdout == "", done
 
@@ -522,6 +537,29 @@ def unprivileged():
     done = as_nobody("-a", "-d", "0.1")
     assert done.returncode == 1 and "needs root" in done.stderr, done
     assert as_nobody("--allow-tuning", "--", "true").returncode == 0
+
+
+@case
+def without_any_events():
+    """Neither perf events nor BPF: what the kernel adds up anyway."""
+    done = subprocess.run([WORK, "without-events", COW, "stat", "--json", "-", "--", WORK, "pages",
+                           "2000"], stdout=subprocess.PIPE, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["backend"] == "rusage", found["backend"]
+    assert 6000 <= found["faults"]["minor"] <= 8000, found["faults"]
+    assert "copied_pages" not in found["cow"] and "forks" not in found, found
+    assert found["coverage"]["forks"] == "not counted" and found["coverage"]["missing"], found
+    with target_process(1000) as target:
+        watch = subprocess.Popen([WORK, "without-events", COW, "stat", "-p", str(target.pid), "--json",
+                                  "-"], stdout=subprocess.PIPE, text=True)
+        time.sleep(0.5)
+        poke(target)
+        watch.send_signal(signal.SIGINT)
+        found = json.loads(watch.communicate(timeout=20)[0])
+    assert 1000 <= found["faults"]["minor"] <= 1500, found["faults"]
+    done = subprocess.run([WORK, "without-events", COW, "stat", "-a", "-d", "0.1"], text=True,
+                          stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1 and "cannot count" in done.stderr, done
 
 
 @case

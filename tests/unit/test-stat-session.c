@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* What `cow stat` keeps in memory: the table of processes, and the marks of sudden rises. */
+#include "cli/stat/live.h"
 #include "cli/stat/processes.h"
 #include "cli/stat/rise.h"
+#include "proc/keyed.h"
 #include "tests/tap.h"
 
 static struct process *add(struct processes *processes, uint64_t key, int pid, uint64_t copied)
@@ -74,6 +76,22 @@ TEST(bounded)
 	processes_free(processes);
 }
 
+/* A kernel without a counter, and one that counts backwards (a container's own /proc/vmstat). */
+TEST(counters_that_lack)
+{
+	struct vmstat before = { .value = {
+					 [VMSTAT_FAULTS] = 10, [VMSTAT_REUSED] = KEYED_ABSENT } };
+	struct vmstat after = before;
+	uint64_t delta = 77;
+
+	after.value[VMSTAT_FAULTS] = 15;
+	ok(vmstat_delta(&before, &after, VMSTAT_FAULTS, &delta), "counted");
+	is_u64(delta, 5, "grown by");
+	ok(!vmstat_delta(&before, &after, VMSTAT_REUSED, &delta), "absent");
+	ok(!vmstat_delta(&after, &before, VMSTAT_FAULTS, &delta), "backwards");
+	is_u64(delta, 5, "untouched");
+}
+
 static const uint32_t counted = METRIC_BIT(METRIC_COPIED) | METRIC_BIT(METRIC_FORKS);
 
 static unsigned int look(struct rise *rise, uint64_t copied, char text[256])
@@ -112,5 +130,5 @@ TEST(no_rises)
 	is_u64(look(&wild, 12000, text), 0, "what goes up and down all the time does not rise");
 }
 
-TAP_MAIN(CASE(alive_and_ended), CASE(reused_process_ids), CASE(bounded), CASE(rises),
-	 CASE(no_rises))
+TAP_MAIN(CASE(alive_and_ended), CASE(counters_that_lack), CASE(reused_process_ids), CASE(bounded),
+	 CASE(rises), CASE(no_rises))
