@@ -517,6 +517,7 @@ def as_nobody(*words):
 def unprivileged():
     if os.geteuid() != 0:
         raise Skip("needs root to become nobody")
+    need("bpf")  # else privilege is not what it lacks
     if subprocess.run(["true"], user=NOBODY, check=False).returncode or \
             subprocess.run([WORK, "pages", "1"], user=NOBODY, check=False).returncode:
         raise Skip("nobody may not execute programs in the build directory")
