@@ -28,12 +28,13 @@
 
 #include "bench/harness.h"
 
-#define WARM_UP  2
-#define WRITTEN  25 /* each child writes one page in so many */
-#define TRIALS   20 /* of the interval */
-#define LEADER   "cow-bench-leader"
-#define CHILD    "cow-bench-child"
-#define STRANGER "cow-bench-other" /* a child that is not in the selection; as long as CHILD */
+#define WARM_UP       2
+#define WRITTEN       25 /* each child writes one page in so many */
+#define TRIALS        20 /* of the interval */
+#define LEADER        "cow-bench-leader"
+#define CHILD         "cow-bench-child"
+#define CHILD_PATTERN "^cow-bench-child"
+#define STRANGER      "cow-bench-other" /* a child that is not in the selection; as long as CHILD */
 
 static struct bench_options options;
 static char cow[PATH_MAX];
@@ -53,7 +54,7 @@ static void rename_self(char *argument, const char *name)
 {
 	check(strlen(argument) >= strlen(name), "start this by its path");
 	memset(argument + strlen(name), 0, strlen(argument) - strlen(name));
-	memcpy(argument, name, strlen(name));
+	memcpy(argument, name, strlen(name)); /* NOLINT: a zero follows */
 	prctl(PR_SET_NAME, name);
 }
 
@@ -172,7 +173,7 @@ static double run_cow(const char *const arguments[])
 
 static double total(const char *key)
 {
-	struct json_object *report = json_object_from_file(output), *totals, *value;
+	struct json_object *report = json_object_from_file(output), *totals, *value = NULL;
 	double number;
 
 	check(report && json_object_object_get_ex(report, "total", &totals) &&
@@ -279,15 +280,16 @@ static void free_times(struct times *times)
 }
 
 /* The intervals of samples with other seeds, against what the kernel says. */
-static void judge_fast(char *tree, double truth)
+static void judge_fast(const char *tree, double truth)
 {
 	struct samples off = { 0 }, width = { 0 };
 	double unique, error;
+	uint64_t first_seed = options.seed * 1000;
 	unsigned right = 0, i;
 	char seed[24];
 
 	for (i = 0; i < TRIALS; i++) {
-		snprintf(seed, sizeof(seed), "%llu", (unsigned long long)(options.seed * 1000 + i));
+		snprintf(seed, sizeof(seed), "%llu", (unsigned long long)first_seed + i);
 		run_cow((const char *[]){ cow, "ps", "--tree", tree, "--json", "--fast", "--seed",
 					  seed, NULL });
 		unique = total("unique_bytes");
@@ -316,10 +318,10 @@ static void measure_tree(const struct population *population)
 	used = (size_t)snprintf(list, sizeof(list), "%s", tree);
 	for (i = 0; i < population->children && used < sizeof(list) - 16; i++)
 		used += (size_t)sprintf(list + used, ",%d", (int)population->pids[i]);
-	bench_section(
-		"a process and its forks, nothing shared outside: %u processes, %.1f GB RSS, %.1f GB unique",
-		population->children + 1, sum_of(population, "Rss") / 1e9,
-		sum_of(population, "Pss") / 1e9);
+	bench_section("a process and its forks, nothing shared outside: %u processes, %.1f GB RSS, "
+		      "%.1f GB unique",
+		      population->children + 1, sum_of(population, "Rss") / 1e9,
+		      sum_of(population, "Pss") / 1e9);
 	for (i = 0; i < WARM_UP + options.runs; i++)
 		turn(&times, i >= WARM_UP,
 		     (const char *[]){ "smem", "-P", "^cow-bench-[lco]", "-c", "pid uss pss rss",
@@ -355,10 +357,11 @@ static void measure_half(const struct population *population)
 {
 	size_t count = (population->children + 1) / 2, i, used = 0;
 	const char **arguments = calloc(count + 4, sizeof(char *));
-	char(*pids)[16] = calloc(count, sizeof(*pids)), list[65536];
+	char(*pids)[16] = calloc(count + 1, sizeof(*pids)), list[65536];
 	struct times times = { 0 };
 
-	check(arguments && pids, "out of memory");
+	if (!arguments || !pids)
+		exit(1);
 	arguments[0] = cow;
 	arguments[1] = "ps";
 	arguments[2] = "--json";
@@ -374,7 +377,7 @@ static void measure_half(const struct population *population)
 	}
 	for (i = 0; i < WARM_UP + options.runs; i++)
 		turn(&times, i >= WARM_UP,
-		     (const char *[]){ "smem", "-P", "^" CHILD, "-c", "pid uss pss rss", NULL },
+		     (const char *[]){ "smem", "-P", CHILD_PATTERN, "-c", "pid uss pss rss", NULL },
 		     (const char *[]){ "smemstat", "-p", list, NULL }, arguments, NULL);
 	show_times(&times, 1.5);
 	run_cow(arguments);

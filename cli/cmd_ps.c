@@ -106,10 +106,9 @@ static bool parse_sort(enum ps_sort *ret_key)
 			*ret_key = (enum ps_sort)i;
 			return true;
 		}
-	complain(
-		"--sort: there is no key '%s'; give pss, rss, uss, inside, outside, swap, ksm, thp, "
-		"tables, pid or command",
-		sort_name);
+	complain("--sort: there is no key '%s'; give pss, rss, uss, inside, outside, swap, ksm, "
+		 "thp, tables, pid or command",
+		 sort_name);
 	return false;
 }
 
@@ -166,8 +165,7 @@ static uint64_t choose_seed(void)
 static void warn(const struct ps_result *result)
 {
 	if (fast && result->backend == PS_ROLLUP && !sysroot)
-		complain(
-			"--fast needs CAP_SYS_ADMIN for frame numbers; everything was read instead");
+		complain("--fast needs CAP_SYS_ADMIN for frame numbers; all was read instead");
 }
 
 static int measure_and_print(const struct proc_root *root, const struct request *request,
@@ -226,8 +224,8 @@ const struct command command_ps = {
 	.summary = "show who has how much memory, and how much of it is shared with whom",
 	.synopsis = "[PID...]",
 	.description =
-		"RSS counts every page for everyone who maps it. PSS divides it among them, USS is\n"
-		"what nobody else maps, and 'unique' counts each page of the selection once. Shared\n"
+		"RSS counts every page for everyone who maps it. PSS divides it, USS is\n"
+		"what nobody else maps, 'unique' counts each page of the selection once. Shared\n"
 		"pages are told apart: with others of the selection, or with somebody outside it.\n"
 		"\n"
 		"Frame numbers need CAP_SYS_ADMIN. Without it the kernel's own sums are shown for\n"

@@ -49,7 +49,9 @@ static int open_at(const struct proc_root *root, int directory, const char *path
 	if (root->captured)
 		return open_beneath(directory, path, flags);
 	fd = openat(directory, path, flags);
-	return fd < 0 ? -errno : fd;
+	if (fd < 0)
+		return -errno;
+	return fd;
 }
 
 /* Of a captured tree only regular files are read: a pipe would be waited for. */

@@ -253,10 +253,9 @@ static int read_report(const char *path, struct fork_cost *cost)
 		cost->earlier_bytes = bytes / forks;
 		cost->earlier_source = "a report of cow stat";
 	} else {
-		complain(
-			"%s is no report of cow stat with a fork in it; make one with: cow stat --json "
-			"FILE -p PID",
-			path);
+		complain("%s is no report of cow stat with a fork in it; make one: cow stat --json "
+			 "FILE -p PID",
+			 path);
 	}
 	json_object_put(report);
 	return known ? 0 : -EINVAL;
@@ -379,7 +378,7 @@ static void judge_latency(struct doctor *doctor, const struct fork_cost *cost)
 	if (long_stop)
 		finding_advice(
 			finding,
-			"huge pages shorten it (see huge-pages); vfork or posix_spawn avoid it where "
+			"huge pages shorten it (see huge-pages); vfork or posix_spawn avoid it, if "
 			"a program is run");
 	finding_reason(
 		finding,
@@ -394,9 +393,8 @@ static int complain_process(int error, pid_t pid)
 	if (error == -ENOENT || error == -ESRCH)
 		complain("there is no process %d; cow ps --all lists those there are", (int)pid);
 	else if (error == -EACCES || error == -EPERM)
-		complain(
-			"process %d may not be looked at; run as its user, as root, or with CAP_SYS_PTRACE",
-			(int)pid);
+		complain("process %d may not be looked at; run as root, or with CAP_SYS_PTRACE",
+			 (int)pid);
 	else if (error == -EINVAL || error == -ERANGE)
 		complain("the files in proc/%d are not what a kernel writes; is this a /proc?",
 			 (int)pid);

@@ -263,7 +263,7 @@ static void report_postgresql(struct doctor *doctor, pid_t pid, const struct pos
 		      format_bytes(cache, found->effective_cache_size), found->backends);
 	finding_meaning(
 		finding,
-		"shared_buffers is shared memory and never copied; a backend that has touched all of "
+		"shared_buffers is shared memory, never copied; a backend that has touched all of "
 		"it has page tables of %s for it, %s for all (512 times less with huge_pages)%s",
 		format_bytes(each, tables), format_bytes(all, tables * found->backends),
 		boast ? ". effective_cache_size is more than the RAM" : "");
@@ -275,7 +275,7 @@ static void report_postgresql(struct doctor *doctor, pid_t pid, const struct pos
 	else if (boast)
 		finding_advice(
 			finding,
-			"set effective_cache_size to what the page cache can hold; it only guides the "
+			"set effective_cache_size to what the page cache holds; it only guides the "
 			"planner");
 	finding_reason(finding,
 		       "8 bytes for each 4 KiB; the best share of RAM was not measured here");

@@ -121,7 +121,7 @@ static void look_at_huge_pages(struct doctor *doctor)
 
 static void look_at_ksm(struct doctor *doctor)
 {
-	uint64_t running, sharing = 0, shared = 0;
+	uint64_t running, sharing = 0, shared = 0, before;
 	bool idle;
 	struct finding *finding;
 
@@ -129,10 +129,11 @@ static void look_at_ksm(struct doctor *doctor)
 		return;
 	doctor_read_u64(doctor, "sys/kernel/mm/ksm/pages_sharing", &sharing);
 	doctor_read_u64(doctor, "sys/kernel/mm/ksm/pages_shared", &shared);
+	before = shared + sharing;
 	idle = running == 1 && !shared;
 	finding = doctor_add(doctor, "ksm", idle ? LEVEL_NOTE : LEVEL_OK, EVIDENCE_NONE);
 	finding_value(finding, "%s, %llu pages stand for %llu", running == 1 ? "on" : "off",
-		      (unsigned long long)shared, (unsigned long long)(shared + sharing));
+		      (unsigned long long)shared, (unsigned long long)before);
 	finding_meaning(finding, idle   ? "ksmd looks for equal pages and has found none" :
 				 shared ? "equal pages are one; a write to one copies it" :
 					  "equal pages stay apart");
@@ -180,10 +181,9 @@ static void look_at_userfaultfd(struct doctor *doctor)
 			"; without privilege a system call that writes into a protected page "
 			"fails with EFAULT");
 	if (!value)
-		finding_advice(
-			finding,
-			"give the service CAP_SYS_PTRACE or access to /dev/userfaultfd, rather than "
-			"set vm.unprivileged_userfaultfd=1 for all");
+		finding_advice(finding,
+			       "give the service CAP_SYS_PTRACE or access to /dev/userfaultfd, not "
+			       "vm.unprivileged_userfaultfd=1 to all");
 	finding_reason(finding,
 		       "rule of the kernel since 5.11; the command cow version tries the traps");
 }

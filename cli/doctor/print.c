@@ -54,7 +54,7 @@ static void print_cost(const struct fork_cost *cost)
 	if (cost->earlier_bytes != DOCTOR_UNKNOWN)
 		print_size("extra memory, estimated", cost->earlier_bytes, cost->earlier_source);
 	else
-		puts("  extra memory, estimated     unknown  no earlier fork was seen; give one with --earlier FILE");
+		puts("  extra memory, estimated     unknown  none was seen (--earlier FILE)");
 	print_size("room for it", cost->room_bytes, "the least of available RAM and cgroup");
 }
 

@@ -71,7 +71,9 @@ static void *reserve(size_t bytes)
 	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	return memory == MAP_FAILED ? NULL : memory;
+	if (memory == MAP_FAILED)
+		return NULL;
+	return memory;
 }
 
 struct frame_set *frame_set_new(uint64_t frames, uint64_t page_bytes)
@@ -202,9 +204,9 @@ static int add_leaf(struct frame_set *set, XXH128_hash_t hash, const uint32_t *e
 	return 0;
 }
 
-int64_t frame_set_intern(struct frame_set *set, const uint32_t *entries, size_t count)
+int64_t frame_set_intern(struct frame_set *set, const uint32_t *frames, size_t count)
 {
-	XXH128_hash_t hash = XXH3_128bits(entries, count * sizeof(*entries));
+	XXH128_hash_t hash = XXH3_128bits(frames, count * sizeof(*frames));
 	struct leaf *leaf;
 	int64_t result;
 	int error = 0;
@@ -213,7 +215,7 @@ int64_t frame_set_intern(struct frame_set *set, const uint32_t *entries, size_t 
 	pthread_mutex_lock(&set->mutex);
 	leaf = find_leaf(set, hash, count);
 	if (!leaf)
-		error = add_leaf(set, hash, entries, count, &leaf);
+		error = add_leaf(set, hash, frames, count, &leaf);
 	if (!error)
 		leaf->references++;
 	result = error ? error : leaf - set->leaves;

@@ -42,7 +42,7 @@ struct scan_argument {
 struct reading {
 	const struct page_world *world;
 	struct page_reader *reader;
-	struct pages *pages;
+	struct pages pages;
 	int pagemap;
 	bool sparse;
 	bool merging; /* some of its pages may be merged ones */
@@ -230,7 +230,7 @@ static int take_kind(struct reading *reading, const struct split *split, enum pa
 		/* Of a sample, a stratum in which nothing was met is remembered once. */
 		return 0;
 	}
-	return add_piece(reading->pages, &piece);
+	return add_piece(&reading->pages, &piece);
 }
 
 /* `piece` tells where the leaf belongs. */
@@ -242,7 +242,7 @@ static int take_leaf(struct reading *reading, const uint64_t *words, size_t coun
 
 	split_leaf(reading, words, count, &split);
 	if (is_huge(reading->world, words, count))
-		reading->pages->thp_pages += count;
+		reading->pages.thp_pages += count;
 	error = take_kind(reading, &split, PAGE_ANON, piece);
 	return error ? error : take_kind(reading, &split, PAGE_FILE, piece);
 }
@@ -277,7 +277,7 @@ static int read_range(struct reading *reading, uint64_t page, uint64_t count)
 		n = read_words(reading->pagemap, page, wanted, reading->reader->words);
 		if (n < 0)
 			return (int)n;
-		reading->pages->read_pages += (uint64_t)n;
+		reading->pages.read_pages += (uint64_t)n;
 		error = take_leaves(reading, page, reading->reader->words, (size_t)n);
 		if (error)
 			return error;
@@ -317,14 +317,14 @@ static int read_window(struct reading *reading, const struct stratum_key *key, e
 	piece = (struct piece){ .stratum = (uint32_t)stratum, .area = (uint8_t)area };
 	/* The stratum is there, though its window met nothing of this area. */
 	if (begin >= end)
-		return add_piece(reading->pages, &piece);
+		return add_piece(&reading->pages, &piece);
 	n = read_words(reading->pagemap, page + (begin - from), (size_t)(end - begin),
 		       reading->reader->words);
 	if (n < 0)
 		return (int)n;
 	if ((uint64_t)n < end - begin)
 		return -ESRCH;
-	reading->pages->read_pages += (uint64_t)n;
+	reading->pages.read_pages += (uint64_t)n;
 	return take_leaf(reading, reading->reader->words, (size_t)n, piece);
 }
 
@@ -360,7 +360,7 @@ static int read_pages(struct reading *reading, const struct proc_area *area, uin
 	uint64_t page = start / reading->world->page_bytes;
 	uint64_t count = end / reading->world->page_bytes - page;
 
-	reading->pages->mapped_pages += count;
+	reading->pages.mapped_pages += count;
 	if (reading->world->strata)
 		return sample_range(reading, area, page, count);
 	return read_range(reading, page, count);
@@ -468,34 +468,33 @@ int pages_read(const struct page_world *world, struct page_reader *reader, int p
 	       const struct proc_status *status, struct pages *ret_pages)
 {
 	bool by_smaps = status->huge_tlb_bytes && status->huge_tlb_bytes != KEYED_ABSENT;
-	struct pages pages = { 0 };
 	struct reading reading = {
 		.world = world,
 		.reader = reader,
-		.pages = &pages,
 		.sparse = status->virtual_bytes / SPARSE_RATIO > status->resident_bytes,
 		.merging = may_have_merged(world, reader, process),
 	};
 	struct text text;
-	int error;
+	int fd, error;
 
 	if (!reader->words)
 		reader->words = malloc(CHUNK_PAGES * sizeof(*reader->words));
 	if (!reader->words)
 		return -ENOMEM;
 	/* First: what is opened is this address space, also when exec gives it another. */
-	reading.pagemap = openat(process, "pagemap", O_RDONLY | O_CLOEXEC);
-	if (reading.pagemap < 0)
+	fd = openat(process, "pagemap", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
 		return -errno;
+	reading.pagemap = fd;
 	error = proc_read_at(world->root, process, by_smaps ? "smaps" : "maps", &reader->text,
 			     &text);
 	if (!error)
 		error = read_areas(&reading, text, by_smaps);
-	close(reading.pagemap);
+	close(fd);
 	if (error)
-		pages_free(&pages);
+		pages_free(&reading.pages);
 	else
-		*ret_pages = pages;
+		*ret_pages = reading.pages;
 	return error;
 }
 

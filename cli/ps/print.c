@@ -266,8 +266,8 @@ static void print_totals(const struct ps_result *result)
 		print_estimate("PSS", totals->pss, totals->pss_error,
 			       "their part of what they map");
 	if (totals->unique == PS_UNKNOWN) {
-		puts("unique          unknown: frame numbers need CAP_SYS_ADMIN; the sum of PSS is a "
-		     "lower bound");
+		puts("unique          unknown: frame numbers need CAP_SYS_ADMIN; the sum of PSS is "
+		     "a lower bound");
 		return;
 	}
 	print_estimate("unique", totals->unique, totals->unique_error,

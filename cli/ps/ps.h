@@ -2,7 +2,7 @@
 /*
  * What the parts of `cow ps` hand to each other: a selection of processes, and what was found.
  *
- *	selection.c  which processes                      measure.c  who measures them, and how well
+ *	selection.c  which processes               measure.c  who measures them, and how well
  *	pages.c      page tables -> leaves                frames.c   leaves -> sums over frames
  *	strata.c     a sample's sums -> estimates         print.c    text and JSON
  *

@@ -275,18 +275,24 @@ static void add_kind(const struct strata *strata, const uint32_t *order, enum pa
 int strata_estimate(struct strata *strata, const double known_rss[PAGE_KINDS],
 		    struct strata_estimates *ret_estimates)
 {
-	struct observation *list = malloc((strata->count + 1) * sizeof(*list));
-	uint32_t *order = strata_sums(strata) ? sort_strata(strata) : NULL;
 	struct strata_estimates sum = { 0 };
-	int error = list && order ? 0 : -ENOMEM;
+	struct observation *list;
 	enum page_kind kind;
+	uint32_t *order;
 
-	for (kind = 0; kind < PAGE_KINDS && !error; kind++)
+	list = calloc(strata->count + 1, sizeof(*list));
+	if (!list)
+		return -ENOMEM;
+	order = strata_sums(strata) ? sort_strata(strata) : NULL;
+	if (!order) {
+		free(list);
+		return -ENOMEM;
+	}
+	for (kind = 0; kind < PAGE_KINDS; kind++)
 		if (known_rss[kind] > 0)
 			add_kind(strata, order, kind, known_rss[kind], list, &sum);
 	free(list);
 	free(order);
-	if (!error)
-		*ret_estimates = sum;
-	return error;
+	*ret_estimates = sum;
+	return 0;
 }

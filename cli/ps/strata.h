@@ -7,7 +7,7 @@
  * stratum: what is local (one heap, one library, the part that a child has written) is met in
  * proportion to its size. The kernel's RSS counters are known for all, so quantities are ratios:
  *
- *	estimate of Y = (sum of RSS, known) * (sum of y over the windows) / (sum of RSS seen there)
+ *	estimate of Y = (sum of RSS, known) * (y over the windows) / (RSS seen in them)
  *
  * separately for anonymous memory and for files, which the kernel counts apart: a library that a
  * window happens to meet would else pass for a part of the heaps.

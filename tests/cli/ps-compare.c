@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* ps-compare PID...: for scripts that start programs; ascending. 0 when cow ps and the kernel agree. */
+/* ps-compare PID..., ascending: ends with 0 when cow ps and the kernel agree about them. */
 #include "tests/cli/ps-compare.h"
 
 int main(int argc, char **argv)

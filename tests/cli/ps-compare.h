@@ -117,9 +117,9 @@ static inline int compare_with_kernel(const pid_t *pids, size_t count, struct ps
 			continue;
 		}
 		for (i = different = 0; i < count; i++)
-			different |= differs(&result.processes[i], &before[i], tries > 20);
-		/* Something may have changed and changed back. */
-		if (!different || tries > 24)
+			different |= differs(&result.processes[i], &before[i], tries >= 199);
+		/* Something may have changed and changed back: a real difference stays. */
+		if (!different || tries >= 199)
 			break;
 	}
 	if (!error && tries == 400)

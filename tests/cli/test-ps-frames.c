@@ -224,10 +224,10 @@ static bool sample_holds(const double *unique, size_t strata, size_t pages, doub
 {
 	struct observation *list = calloc(strata, sizeof(*list));
 	struct estimate estimate;
-	size_t i, j, place;
+	size_t places = pages / 32, i, j, place;
 
 	for (i = 0; i < strata; i++) {
-		place = (size_t)(chance() * (double)(pages / 32)) * 32;
+		place = (size_t)(chance() * (double)places) * 32;
 		list[i].missed = 1 - 32.0 / (double)pages;
 		for (j = place; j < place + 32; j++) {
 			list[i].x += 100.0 * (double)pages / 32;

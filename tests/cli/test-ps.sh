@@ -152,7 +152,7 @@ END
 			"nobody: what is missing is told"
 		contains "$out" "unknown: frame numbers need CAP_SYS_ADMIN" "nobody: and why"
 		run nobody "$tmp/cow" ps --fast "$sleeper"
-		contains "$err" "--fast needs CAP_SYS_ADMIN for frame numbers; everything was read instead" \
+		contains "$err" "--fast needs CAP_SYS_ADMIN for frame numbers; all was read instead" \
 			"nobody: --fast"
 		kill "$sleeper"
 		wait 2>/dev/null
