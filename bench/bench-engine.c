@@ -2,8 +2,8 @@
 /*
  * The engine under the explicit trap: stall of a snapshot, cost of a first write, memory.
  *
- * The baseline is the kernel's own copy-on-write: a plain mapping of the same size in 4 KiB pages, all
- * rewritten before each fork(), whose child stays until the writes are done.
+ * The baseline is the kernel's own copy-on-write: a plain mapping of the same size in 4 KiB pages,
+ * all rewritten before each fork(), whose child stays until the writes are done.
  */
 #include <cow.h>
 #include <errno.h>
@@ -31,7 +31,8 @@ static struct cow_region *new_region(size_t length, const struct cow_region_opti
 	defaults.pool_limit = 2 * length; /* all frames are recycled, those of metadata too */
 	check_errno(cow_region_new(length, given ? given : &defaults, &region), "cow_region_new");
 	madvise(cow_region_get_base(region), length, MADV_NOHUGEPAGE);
-	/* The baseline's fork() shall not see it: it would cost the baseline time, and then trap here. */
+	/* The baseline's fork() shall not see it: it would cost the baseline time, and then trap
+	 * here. */
 	madvise(cow_region_get_base(region), length, MADV_DONTFORK);
 	return region;
 }
@@ -128,8 +129,8 @@ static void bench_stall(void)
 			for (unsigned q = 0; q < 3; q++) {
 				double share[] = { 0.5, 0.99, 0.999 };
 
-				snprintf(name, sizeof(name), "%zu MiB, %zu alive, p%g", sizes[s] / MIB,
-					 alive[a], share[q] * 100);
+				snprintf(name, sizeof(name), "%zu MiB, %zu alive, p%g",
+					 sizes[s] / MIB, alive[a], share[q] * 100);
 				bench_value(name, "us", samples_quantile(&stalls, share[q]),
 					    q == 1 ? AT_MOST : BOUND_NONE, 20);
 			}
@@ -206,8 +207,8 @@ static double first_writes_kernel(unsigned char *memory, const size_t *order, si
 static void bench_first_write_size(size_t size, bool at_random)
 {
 	size_t pages = size / PAGE, *order = page_order(pages, at_random);
-	struct samples ours = { 0 }, fresh = { 0 }, kernel = { 0 }, ratio = { 0 }, fresh_ratio = { 0 },
-		       control = { 0 };
+	struct samples ours = { 0 }, fresh = { 0 }, kernel = { 0 }, ratio = { 0 },
+		       fresh_ratio = { 0 }, control = { 0 };
 	struct cow_region *region = new_region(size, NULL);
 	unsigned char *memory = plain_memory(size);
 	char name[100];
@@ -399,14 +400,15 @@ static void report_growth(const struct memory_case *what, size_t size, const str
 	bench_value(name, "", (growth->pss_end - growth->pss_start) / (double)size, AT_MOST, bound);
 	snprintf(name, sizeof(name), "%s, cgroup's peak", what->name);
 	if (growth->cgroup_peak > 0)
-		bench_value(name, "", (growth->cgroup_peak - growth->cgroup_start) / (double)size, AT_MOST,
-			    bound);
+		bench_value(name, "", (growth->cgroup_peak - growth->cgroup_start) / (double)size,
+			    AT_MOST, bound);
 	else
 		bench_note("%s: not measured, no memory cgroup can be made here", name);
 	if (what->limited)
-		bench_note("%llu writes refused (-EAGAIN), %llu snapshots dropped, %llu pages spilled",
-			   (unsigned long long)growth->refused, (unsigned long long)growth->dropped,
-			   (unsigned long long)growth->spilled);
+		bench_note(
+			"%llu writes refused (-EAGAIN), %llu snapshots dropped, %llu pages spilled",
+			(unsigned long long)growth->refused, (unsigned long long)growth->dropped,
+			(unsigned long long)growth->spilled);
 }
 
 static void bench_memory(void)
@@ -420,13 +422,14 @@ static void bench_memory(void)
 	size_t size = options.quick ? 32 * MIB : 512 * MIB;
 	struct growth growth;
 
-	bench_section("Extra memory of rewriting %zu MiB under a snapshot, as a share of it", size / MIB);
+	bench_section("Extra memory of rewriting %zu MiB under a snapshot, as a share of it",
+		      size / MIB);
 	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		growth = fork_memory_case(&cases[i], size);
 		report_growth(&cases[i], size, &growth);
 		if (i == 0)
-			bench_value("metadata without snapshots, per page", "B", growth.metadata_per_page,
-				    AT_MOST, 20);
+			bench_value("metadata without snapshots, per page", "B",
+				    growth.metadata_per_page, AT_MOST, 20);
 	}
 }
 
@@ -441,7 +444,8 @@ static void bench_reads(void)
 	unsigned char page[PAGE];
 
 	check(snaps, "out of memory");
-	bench_section("Reading one 4 KiB page that was rewritten after each of %u snapshots", versions);
+	bench_section("Reading one 4 KiB page that was rewritten after each of %u snapshots",
+		      versions);
 	fill_region(region, 1);
 	for (unsigned i = 0; i < versions; i++) {
 		snaps[i] = snapshot(region);
@@ -474,7 +478,8 @@ static void bench_reads(void)
 
 int main(int argc, char **argv)
 {
-	bench_begin("bench-engine", "Snapshots under the explicit trap beside fork().", argc, argv, &options);
+	bench_begin("bench-engine", "Snapshots under the explicit trap beside fork().", argc, argv,
+		    &options);
 	bench_stall();
 	bench_first_write();
 	bench_many_alive();

@@ -81,13 +81,14 @@ static void describe_machine(void)
 	read_line("/proc/cpuinfo", "model name", cpu, sizeof(cpu));
 	read_line("/sys/kernel/mm/transparent_hugepage/enabled", NULL, thp, sizeof(thp));
 	printf("%s: Linux %s %s, %ld x %s, pages of %ld bytes, huge pages: %s\n", bench.name,
-	       kernel.release, kernel.machine, sysconf(_SC_NPROCESSORS_ONLN), cpu, sysconf(_SC_PAGESIZE),
-	       thp);
+	       kernel.release, kernel.machine, sysconf(_SC_NPROCESSORS_ONLN), cpu,
+	       sysconf(_SC_PAGESIZE), thp);
 	printf("%u turns after 2 that do not count, seed %llu%s\n", bench.options.runs,
 	       (unsigned long long)bench.options.seed, bench.options.quick ? ", quick" : "");
 	json_object_object_add(machine, "kernel", json_object_new_string(kernel.release));
 	json_object_object_add(machine, "cpu", json_object_new_string(cpu));
-	json_object_object_add(machine, "cpus", json_object_new_int64(sysconf(_SC_NPROCESSORS_ONLN)));
+	json_object_object_add(machine, "cpus",
+			       json_object_new_int64(sysconf(_SC_NPROCESSORS_ONLN)));
 	json_object_object_add(machine, "page_bytes", json_object_new_int64(sysconf(_SC_PAGESIZE)));
 	json_object_object_add(machine, "huge_pages", json_object_new_string(thp));
 	json_object_object_add(bench.root, "machine", machine);
@@ -108,10 +109,14 @@ static uint64_t number(const char *text)
 static void parse(int argc, char **argv, const char *purpose)
 {
 	static const struct option known[] = {
-		{ "quick", no_argument, NULL, 'q' },	    { "strict", no_argument, NULL, 's' },
-		{ "runs", required_argument, NULL, 'r' },   { "seed", required_argument, NULL, 'e' },
-		{ "json", required_argument, NULL, 'j' },   { "directory", required_argument, NULL, 'd' },
-		{ "help", no_argument, NULL, 'h' },	    { 0 },
+		{ "quick", no_argument, NULL, 'q' },
+		{ "strict", no_argument, NULL, 's' },
+		{ "runs", required_argument, NULL, 'r' },
+		{ "seed", required_argument, NULL, 'e' },
+		{ "json", required_argument, NULL, 'j' },
+		{ "directory", required_argument, NULL, 'd' },
+		{ "help", no_argument, NULL, 'h' },
+		{ 0 },
 	};
 	int option;
 
@@ -234,8 +239,8 @@ static void print_result(const char *name, const char *unit, double value, doubl
 
 	if (kind != BOUND_NONE)
 		snprintf(wanted, sizeof(wanted), "%s %g", kind == AT_MOST ? "<=" : ">=", bound);
-	printf("  %-58s %10.3f %-5s [%9.3f .. %9.3f]  %-9s %s\n", name, value, unit, low, high, wanted,
-	       judged);
+	printf("  %-58s %10.3f %-5s [%9.3f .. %9.3f]  %-9s %s\n", name, value, unit, low, high,
+	       wanted, judged);
 	json_object_object_add(result, "section", json_object_new_string(bench.section));
 	json_object_object_add(result, "name", json_object_new_string(name));
 	json_object_object_add(result, "unit", json_object_new_string(unit));
@@ -251,14 +256,15 @@ static void print_result(const char *name, const char *unit, double value, doubl
 	json_object_array_add(bench.results, result);
 }
 
-void bench_result(const char *name, const char *unit, struct samples *samples, enum bench_bound kind,
-		  double bound)
+void bench_result(const char *name, const char *unit, struct samples *samples,
+		  enum bench_bound kind, double bound)
 {
 	print_result(name, unit, samples_quantile(samples, 0.5), samples_quantile(samples, 0.1),
 		     samples_quantile(samples, 0.9), kind, bound);
 }
 
-void bench_value(const char *name, const char *unit, double value, enum bench_bound kind, double bound)
+void bench_value(const char *name, const char *unit, double value, enum bench_bound kind,
+		 double bound)
 {
 	print_result(name, unit, value, value, value, kind, bound);
 }

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What every benchmark shares: options, the machine's description, samples with their spread, results beside
- * their bounds, JSON.
+ * What every benchmark shares: options, the machine's description, samples with their spread,
+ * results beside their bounds, JSON.
  *
- * The rules: a result stands beside a baseline measured in the same run, the two take turns, the first turns
- * do not count, the median of the turns' ratios is the result and the spread is shown with it. A bound is
- * what the project promises; a result beyond it is printed as MISSED and, with --strict, fails the run.
+ * The rules: a result stands beside a baseline measured in the same run, the two take turns, the
+ * first turns do not count, the median of the turns' ratios is the result and the spread is shown
+ * with it. A bound is what the project promises; a result beyond it is printed as MISSED and, with
+ * --strict, fails the run.
  */
 #ifndef COW_BENCH_HARNESS_H
 #define COW_BENCH_HARNESS_H
@@ -42,10 +43,11 @@ void samples_free(struct samples *samples);
 
 /* A result; the samples are the turns. */
 enum bench_bound { BOUND_NONE, AT_MOST, AT_LEAST };
-void bench_result(const char *name, const char *unit, struct samples *samples, enum bench_bound kind,
-		  double bound);
+void bench_result(const char *name, const char *unit, struct samples *samples,
+		  enum bench_bound kind, double bound);
 /* One figure without turns of its own. */
-void bench_value(const char *name, const char *unit, double value, enum bench_bound kind, double bound);
+void bench_value(const char *name, const char *unit, double value, enum bench_bound kind,
+		 double bound);
 
 int bench_end(void); /* the exit status */
 
@@ -53,7 +55,7 @@ int bench_end(void); /* the exit status */
 double now_us(void);
 uint64_t random_next(uint64_t *state);
 void *plain_memory(size_t bytes); /* 4 KiB pages, not yet touched */
-uint64_t pss_bytes(void);	  /* of this process */
+uint64_t pss_bytes(void);         /* of this process */
 void check(bool holds, const char *what);
 void check_errno(int r, const char *what);
 

@@ -2,10 +2,11 @@
 /*
  * Copying page contents.
  *
- * Between the window and a frame a page is seldom in the cache, and mostly two misses wait for each other:
- * the core asks for both before it needs them, and copies as the kernel does, by the string instruction,
- * which on current processors does not read the lines that it will overwrite. Under a sanitizer it is
- * memcpy(), which the sanitizer sees; in the model it happens in pieces, so that a torn page shows.
+ * Between the window and a frame a page is seldom in the cache, and mostly two misses wait for each
+ * other: the core asks for both before it needs them, and copies as the kernel does, by the string
+ * instruction, which on current processors does not read the lines that it will overwrite. Under a
+ * sanitizer it is memcpy(), which the sanitizer sees; in the model it happens in pieces, so that a
+ * torn page shows.
  */
 #ifndef COW_CORE_COPY_H
 #define COW_CORE_COPY_H

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Duplication, as in fork: share everything, protect both sides, flush; and what drops the shares again.
+ * Duplication, as in fork: share everything, protect both sides, flush; and what drops the shares
+ * again.
  *
- * The duplicate is read-only, so its side needs no protection; the live side is protected page by page
- * where a trap needs it, and as a whole by the new epoch. Nothing here grows with the number of snapshots.
+ * The duplicate is read-only, so its side needs no protection; the live side is protected page by
+ * page where a trap needs it, and as a whole by the new epoch. Nothing here grows with the number
+ * of snapshots.
  */
 #include <assert.h>
 
@@ -22,10 +24,12 @@ static int protect_page(uint64_t page, struct entry *entry, void *context)
 	return 0;
 }
 
-static void protect_open_pages(struct space *space, uint64_t epoch)
+static int protect_open_pages(struct space *space, uint64_t epoch)
 {
 	const struct mmu_ops *ops = space->mmu->ops;
 
+	if (ops->protect_open)
+		return ops->protect_open(space->mmu);
 	if (MUTANT("flush-before-protect") && ops->flush)
 		ops->flush(space->mmu);
 	if (ops->protect && !MUTANT("no-protect"))
@@ -33,6 +37,7 @@ static void protect_open_pages(struct space *space, uint64_t epoch)
 	STEP("dup: flush");
 	if (ops->flush && !MUTANT("no-flush") && !MUTANT("flush-before-protect"))
 		ops->flush(space->mmu);
+	return 0;
 }
 
 int64_t space_count_present(const struct space *space)
@@ -68,11 +73,13 @@ static void newest_changed(struct space *space)
 		atomic_store(&space->newest, space->newest_snap ? space->newest_snap->epoch : 0);
 }
 
-void dup_space(struct space *space, struct snap *snap)
+int dup_space(struct space *space, struct snap *snap)
 {
 	uint64_t epoch = atomic_load_explicit(&space->epoch, memory_order_relaxed);
+	int r = protect_open_pages(space, epoch);
 
-	protect_open_pages(space, epoch);
+	if (r < 0)
+		return r;
 	lock_take(&space->lock);
 	*snap = (struct snap){
 		.space = space,
@@ -92,6 +99,7 @@ void dup_space(struct space *space, struct snap *snap)
 	lock_drop(&space->lock);
 	STEP("dup: publish");
 	atomic_store_explicit(&space->epoch, epoch + 1, memory_order_release);
+	return 0;
 }
 
 /* Locked. Whether the snapshot's topmost bucket is read by no older one. */
@@ -101,9 +109,9 @@ static bool has_private_bucket(const struct snap *snap)
 			      MUTANT("release-ignores-older"));
 }
 
-/* Locked, but let go in between: there may be as many buckets as there were epochs. Takes a snapshot out of
- * the list; returns the buckets that only it needed, linked by next. What is private to it stays so,
- * whichever other snapshots go meanwhile. */
+/* Locked, but let go in between: there may be as many buckets as there were epochs. Takes a
+ * snapshot out of the list; returns the buckets that only it needed, linked by next. What is
+ * private to it stays so, whichever other snapshots go meanwhile. */
 static struct bucket *unlink_snap(struct space *space, struct snap *snap)
 {
 	struct bucket *dead = NULL, *top;
@@ -161,7 +169,8 @@ static void retire(struct space *space, struct version *version)
 	*list = version;
 }
 
-/* Locked. Retires up to *most versions of a list of buckets; what is left of the list is returned. */
+/* Locked. Retires up to *most versions of a list of buckets; what is left of the list is returned.
+ * */
 static struct bucket *retire_some(struct space *space, struct bucket *dead, unsigned *most)
 {
 	while (dead && *most > 0) {
@@ -279,9 +288,10 @@ void dup_drop(struct space *space, struct snap *snap)
 		atomic_store(&snap->dropped, 1);
 }
 
-/* Locked. The frames of the buckets above a floor, all of them where there is none. A heap's tops are its
- * highest: below one that is too low there is nothing. The walk goes down by child and on by next; since a
- * heap may be as deep as it has buckets, the way back is remembered in the last sibling's next meanwhile. */
+/* Locked. The frames of the buckets above a floor, all of them where there is none. A heap's tops
+ * are its highest: below one that is too low there is nothing. The walk goes down by child and on
+ * by next; since a heap may be as deep as it has buckets, the way back is remembered in the last
+ * sibling's next meanwhile. */
 static uint64_t count_frames(struct bucket *bucket, bool has_floor, uint64_t floor)
 {
 	uint64_t frames = 0;

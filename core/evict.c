@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Moving kept contents out of memory. The caller writes them somewhere between begin and end, without a
- * lock; meanwhile the frames are held, whatever becomes of their versions.
+ * Moving kept contents out of memory. The caller writes them somewhere between begin and end,
+ * without a lock; meanwhile the frames are held, whatever becomes of their versions.
  *
- * Readers that found a frame before the version pointed elsewhere may still be copying it, so its memory is
- * let go only after a grace period: evict_end() waits for it, for as long as a reader copies one page.
+ * Readers that found a frame before the version pointed elsewhere may still be copying it, so its
+ * memory is let go only after a grace period: evict_end() waits for it, for as long as a reader
+ * copies one page.
  */
 #include "core/space.h"
 
@@ -100,7 +101,8 @@ bool evict_share(struct space *space, const struct eviction *eviction, const str
 	if ((frame->version == eviction->version || MUTANT("share-no-recheck")) &&
 	    target->refs > 1) {
 		frame->version = NULL;
-		target->version = NULL; /* more than one now: it can no longer be found by its frame */
+		target->version =
+			NULL; /* more than one now: it can no longer be found by its frame */
 		frame_get(&space->pool, equal->frame);
 		atomic_store_explicit(&eviction->version->content,
 				      content_make(CONTENT_FRAME, (uintptr_t)equal->frame),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The one decision: what has to happen before a page may be written. The cases stand in the order in
- * which the kernel's fault handler takes them.
+ * The one decision: what has to happen before a page may be written. The cases stand in the order
+ * in which the kernel's fault handler takes them.
  *
  *   outside the space                        violation
  *   open in this epoch                       spurious: another thread was faster
@@ -64,7 +64,8 @@ static void *alloc_frame(struct space *space)
 	return frame;
 }
 
-/* The bucket of the newest snapshot for versions that began at `from`; two of the same are no harm. */
+/* The bucket of the newest snapshot for versions that began at `from`; two of the same are no harm.
+ * */
 static struct bucket *find_bucket(struct space *space, uint64_t from)
 {
 	struct bucket **recent = &space->recent[from % RECENT_BUCKETS];
@@ -118,8 +119,9 @@ static void free_frame(struct space *space, void *frame)
 	lock_drop(&space->lock);
 }
 
-/* Copies what the snapshots read out of the window. The frame is taken before the page is looked at, so
- * that the processor fetches both at once; where the page turns out to be zero it goes back. */
+/* Copies what the snapshots read out of the window. The frame is taken before the page is looked
+ * at, so that the processor fetches both at once; where the page turns out to be zero it goes back.
+ * */
 static int keep_copy(struct space *space, uint64_t page, uint64_t state, uintptr_t *ret_content)
 {
 	const unsigned char *window = space_page(space, page);
@@ -193,9 +195,9 @@ static int bring_in(struct space *space, uint64_t page, uint64_t state, unsigned
 	return snap_read(space->source, page, 0, space_page(space, page), space_page_size(space));
 }
 
-/* Puts the page into its new state, for the readers before any write to the page. On arm64 neither a
- * release store nor an exchange keeps later plain stores behind it: that takes the fence. */
-static void settle(struct entry *entry, uint64_t state)
+/* Puts the page into its new state, for the readers before any write to the page. On arm64 neither
+ * a release store nor an exchange keeps later plain stores behind it: that takes the fence. */
+void settle(struct entry *entry, uint64_t state)
 {
 	uint64_t before;
 
@@ -208,6 +210,27 @@ static void settle(struct entry *entry, uint64_t state)
 		return;
 	STEP("fault: wake");
 	host_wake(wait_word(entry));
+}
+
+/* The new state, for readers, before the page can be written. Where opening it takes a call to the
+ * kernel it stays BUSY until that is done: another writer that traps meanwhile sleeps instead of
+ * trapping on. */
+static void announce(struct space *space, struct entry *entry, uint64_t state)
+{
+	uint64_t before = atomic_load_explicit(&entry->state, memory_order_relaxed);
+
+	if (!space->mmu->ops->unprotect) {
+		settle(entry, state);
+		return;
+	}
+	STEP("fault: announce");
+	while (!atomic_compare_exchange_weak_explicit(&entry->state, &before,
+						      state | PAGE_BUSY | (before & PAGE_WAITED),
+						      memory_order_acq_rel, memory_order_relaxed))
+		;
+#ifndef COW_TSAN
+	atomic_thread_fence(memory_order_release);
+#endif
 }
 
 static void unprotect(struct space *space, uint64_t page)
@@ -251,13 +274,16 @@ static int open_page(struct space *space, uint64_t page, struct entry *entry, ui
 			settle(entry, state);
 		return r;
 	}
-	count_fault(space, first, space_present(space, state), kept == 0);
+	if (first || !space_present(space, state))
+		count_fault(space, first, space_present(space, state), kept == 0);
 	if (MUTANT("unprotect-before-settle"))
 		unprotect(space, page);
-	settle(entry, state_make(epoch, PAGE_PRESENT));
+	announce(space, entry, state_make(epoch, PAGE_PRESENT));
 	if (needed && MUTANT("version-after-state"))
 		keep(space, page, entry, state);
 	unprotect(space, page);
+	if (space->mmu->ops->unprotect)
+		settle(entry, state_make(epoch, PAGE_PRESENT));
 	if (needed && MUTANT("open-before-keep"))
 		keep(space, page, entry, state);
 	return 0;
@@ -265,7 +291,8 @@ static int open_page(struct space *space, uint64_t page, struct entry *entry, ui
 
 static bool is_open(uint64_t state, uint64_t epoch)
 {
-	return state_epoch(state) == epoch && (state & (PAGE_PRESENT | PAGE_BUSY)) == PAGE_PRESENT;
+	return state_epoch(state) == epoch &&
+	       (state & (PAGE_PRESENT | PAGE_BUSY | PAGE_ARMED)) == PAGE_PRESENT;
 }
 
 bool space_is_open(struct space *space, uint64_t page)
@@ -302,7 +329,8 @@ int fault(struct space *space, uint64_t page, unsigned flags)
 							  memory_order_relaxed))
 			break;
 	}
-	return open_page(space, page, entry, state & ~(PAGE_BUSY | PAGE_WAITED), flags);
+	return open_page(space, page, entry, state & ~(PAGE_BUSY | PAGE_WAITED | PAGE_ARMED),
+			 flags);
 }
 
 int keep_ahead(struct space *space, uint64_t page)
@@ -318,17 +346,16 @@ void forget(struct space *space, uint64_t page)
 
 	if (!entry)
 		return;
-	/* Another thread may have forgotten it too, and a third be filling it: then its BUSY, and who waits
-	 * for that to end, must not be overwritten. */
+	/* Another thread may have forgotten it too, and a third be filling it: then its BUSY, and
+	 * who waits for that to end, must not be overwritten. */
 	for (;;) {
 		STEP("forget");
 		state = atomic_load_explicit(&entry->state, memory_order_acquire);
 		if ((state & PAGE_BUSY) && !MUTANT("forget-ignores-busy"))
 			wait_while_busy(entry, state);
-		else if (atomic_compare_exchange_weak_explicit(&entry->state, &state,
-							       state_make(epoch, 0),
-							       memory_order_acq_rel,
-							       memory_order_relaxed))
+		else if (atomic_compare_exchange_weak_explicit(
+				 &entry->state, &state, state_make(epoch, 0), memory_order_acq_rel,
+				 memory_order_relaxed))
 			break;
 	}
 	if (state & PAGE_PRESENT)

@@ -118,8 +118,8 @@ static struct chunk *chunk_new(struct pool *pool)
 	return chunk;
 }
 
-/* Faults in the next frames together: one by one each costs a trap, but what is faulted in and not yet
- * used is memory above what was asked for, so the step follows what is in use. */
+/* Faults in the next frames together: one by one each costs a trap, but what is faulted in and not
+ * yet used is memory above what was asked for, so the step follows what is in use. */
 static void chunk_make_ready(struct pool *pool, struct chunk *chunk)
 {
 	size_t step = pool->used_frames / 64;
@@ -254,7 +254,8 @@ static bool selectable(const struct frame *frame)
 	return frame->refs == 1 && frame->version && !(frame->flags & FRAME_HELD);
 }
 
-/* The hand goes round the chunks like a clock's, so that what it meets is roughly the oldest first. */
+/* The hand goes round the chunks like a clock's, so that what it meets is roughly the oldest first.
+ * */
 unsigned pool_select(struct pool *pool, void *frames[], unsigned most)
 {
 	size_t looks = pool->committed >> pool->page_shift;

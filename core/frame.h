@@ -2,17 +2,17 @@
 /*
  * Frames: page-sized pieces of memory with a reference count, and the pool they come from.
  *
- * A chunk is a naturally aligned span of FRAMES_PER_CHUNK frames, whose first frames hold its header: a
- * descriptor for each frame (the kernel's struct page) with the reference count and the one version
- * that the frame belongs to (the reverse map, by which a frame is found its version when it is to be
- * spilled). A frame's chunk is found by masking its address.
+ * A chunk is a naturally aligned span of FRAMES_PER_CHUNK frames, whose first frames hold its
+ * header: a descriptor for each frame (the kernel's struct page) with the reference count and the
+ * one version that the frame belongs to (the reverse map, by which a frame is found its version
+ * when it is to be spilled). A frame's chunk is found by masking its address.
  *
  *   fresh ---first allocation, counts from here---> used <---refs 0 / allocation---> idle
  *   all frames of a chunk idle, and more idle than idle_limit: the chunk goes back to the system
  *
  * Invariants (pool_validate checks them): committed = used + idle + headers, in bytes; never above
- * limit; a chunk is on exactly one list: partial (has idle or fresh frames, and used ones), empty (no
- * used ones), or full.
+ * limit; a chunk is on exactly one list: partial (has idle or fresh frames, and used ones), empty
+ * (no used ones), or full.
  *
  * Everything here is called with the space's lock held, and may run in a trap: it allocates from
  * host_map() alone. The pool knows no policy: at the limit frame_alloc() gives NULL.
@@ -33,7 +33,8 @@ struct version;
 struct frame {                   /* the descriptor */
 	struct version *version; /* whose content it is, while refs is 1; NULL for metadata */
 	uint32_t refs;
-	uint16_t next_idle; /* in the chunk's list of idle frames, 0 ends it (frame 0 is the header) */
+	uint16_t next_idle; /* in the chunk's list of idle frames, 0 ends it (frame 0 is the header)
+			      */
 	uint16_t flags;
 };
 
@@ -54,7 +55,8 @@ struct pool {
 	unsigned page_shift;
 	size_t limit;      /* most bytes committed, 0: none */
 	size_t idle_limit; /* most bytes of idle frames kept */
-	size_t committed;  /* bytes of memory that the frames given out so far, and headers, occupy */
+	size_t committed;  /* bytes of memory that the frames given out so far, and headers, occupy
+			     */
 	size_t used_frames, idle_frames;
 	struct chunk *partial, *empty; /* lists; full chunks are on neither */
 	struct chunk *all;             /* every chunk, oldest first, circular through all_next */

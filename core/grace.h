@@ -2,19 +2,20 @@
 /*
  * Grace periods: a version that was unlinked is recycled only when no reader can still see it.
  *
- * A reader is counted under the parity of the generation that it saw. The generation moves on only to a
- * parity under which nobody is counted, so a reader that is counted stops every second step. What it can
- * still meet was unlinked after it was counted, in generation g, say (unlinking and steps exclude each
- * other by the lock): g + 2 is two steps away, and the reader stops one of them, whichever parity it has.
- * So it need not look whether the generation has moved on before it was counted; the parity only sees to it
- * that new readers do not stop the step that waits for old ones.
+ * A reader is counted under the parity of the generation that it saw. The generation moves on only
+ * to a parity under which nobody is counted, so a reader that is counted stops every second step.
+ * What it can still meet was unlinked after it was counted, in generation g, say (unlinking and
+ * steps exclude each other by the lock): g + 2 is two steps away, and the reader stops one of them,
+ * whichever parity it has. So it need not look whether the generation has moved on before it was
+ * counted; the parity only sees to it that new readers do not stop the step that waits for old
+ * ones.
  *
- * "After it was counted" takes a full fence between the unlinking and the look at the counters: a processor
- * may hold the one back behind the other, also x86. The model checker, which knows no store buffers, cannot
- * tell.
+ * "After it was counted" takes a full fence between the unlinking and the look at the counters: a
+ * processor may hold the one back behind the other, also x86. The model checker, which knows no
+ * store buffers, cannot tell.
  *
- * Readers never wait. A reader that sleeps inside only delays recycling; so a section covers the look-up
- * and the copy of one page, not a whole read.
+ * Readers never wait. A reader that sleeps inside only delays recycling; so a section covers the
+ * look-up and the copy of one page, not a whole read.
  */
 #ifndef COW_CORE_GRACE_H
 #define COW_CORE_GRACE_H

@@ -14,15 +14,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Zeroed memory, aligned to align (a power of two of at least a page), or NULL. Absent after fork. */
+/* Zeroed memory, aligned to align (a power of two of at least a page), or NULL. Absent after fork.
+ * */
 void *host_map(size_t bytes, size_t align);
 void host_unmap(void *memory, size_t bytes);
 
 /* A hint: fault the memory in now. */
 void host_populate(void *memory, size_t bytes);
 
-/* Sleeps while *word is value; may return early. A deadline (host_now() time, 0: none) that has passed
- * gives false. */
+/* Sleeps while *word is value; may return early. A deadline (host_now() time, 0: none) that has
+ * passed gives false. */
 bool host_wait(_Atomic uint32_t *word, uint32_t value, uint64_t deadline_ns);
 void host_wake(_Atomic uint32_t *word);
 void host_pause(void); /* in a spin loop */
@@ -44,15 +45,16 @@ unsigned host_shard(void);
 void model_step(const char *where);
 bool model_mutant(const char *name);
 void model_poison(void *memory, size_t bytes);
-#define STEP(where)	     model_step(where)
-#define MUTANT(name)	     model_mutant(name)
-#define POISON(memory, size) model_poison(memory, size) /* freed: whoever still reads it is found out */
-#define SPINS(count)	     1u /* nobody gets anywhere while a thread spins there */
+#define STEP(where)  model_step(where)
+#define MUTANT(name) model_mutant(name)
+#define POISON(memory, size) \
+	model_poison(memory, size) /* freed: whoever still reads it is found out */
+#define SPINS(count) 1u            /* nobody gets anywhere while a thread spins there */
 #else
-#define STEP(where)	     ((void)0)
-#define MUTANT(name)	     false
+#define STEP(where)          ((void)0)
+#define MUTANT(name)         false
 #define POISON(memory, size) ((void)0)
-#define SPINS(count)	     (count)
+#define SPINS(count)         (count)
 #endif
 
 #if defined(__SANITIZE_THREAD__)

@@ -6,8 +6,8 @@
  *   else a version covers the epoch      copy it inside a grace section
  *   else                                 the base: zeroes, or the source snapshot, and so on down
  *
- * The copy of the window is the one deliberate data race of the library: it may run beside a writer that
- * has opened the page, and is thrown away when the state then is no longer what it was.
+ * The copy of the window is the one deliberate data race of the library: it may run beside a writer
+ * that has opened the page, and is thrown away when the state then is no longer what it was.
  */
 #include <errno.h>
 #include <string.h>
@@ -17,8 +17,8 @@
 
 #ifdef COW_TSAN
 /* Not instrumented, and not memcpy(), which is. */
-__attribute__((no_sanitize("thread"), noinline)) static void
-copy_racing(void *to, const void *from, size_t length)
+__attribute__((no_sanitize("thread"), noinline)) static void copy_racing(void *to, const void *from,
+									 size_t length)
 {
 	volatile unsigned char *out = to;
 	const volatile unsigned char *in = from;
@@ -59,12 +59,13 @@ static bool read_window(struct space *space, uint64_t page, struct entry *entry,
 		if (!entry)
 			return true;
 	}
-	return ((load_state(entry) ^ state) & ~(PAGE_BUSY | PAGE_WAITED)) == 0;
+	return ((load_state(entry) ^ state) & ~(PAGE_BUSY | PAGE_WAITED | PAGE_ARMED)) == 0;
 }
 
-/* Copies what the content says; the kind tells the caller what is left to do for SPILLED and BASE. */
-static uintptr_t read_version(struct space *space, struct entry *entry, uint64_t epoch, size_t offset,
-			      void *buffer, size_t length)
+/* Copies what the content says; the kind tells the caller what is left to do for SPILLED and BASE.
+ * */
+static uintptr_t read_version(struct space *space, struct entry *entry, uint64_t epoch,
+			      size_t offset, void *buffer, size_t length)
 {
 	struct grace_section section = grace_enter(&space->grace);
 	struct version *version = version_find(entry, epoch);
@@ -103,8 +104,8 @@ static int read_here(struct snap *snap, uint64_t page, size_t offset, void *buff
 			return 0;
 	}
 	if (content_kind(content) == CONTENT_SPILLED)
-		return space->spill->load(space->spill_context, content_slot(content), offset, buffer,
-					  length);
+		return space->spill->load(space->spill_context, content_slot(content), offset,
+					  buffer, length);
 	return content_kind(content) == CONTENT_BASE;
 }
 
@@ -142,7 +143,7 @@ int space_read(struct space *space, uint64_t page, size_t offset, void *buffer, 
 {
 	uint64_t state = load_state(table_find(&space->table, page));
 
-	if (!space_present(space, state))
+	if (!space_present(space, state) && !space_traps(space))
 		return read_base(space, page, offset, buffer, length);
 	memcpy(buffer, space_page(space, page) + offset, length);
 	return 0;

@@ -10,7 +10,8 @@ void slab_cache_init(struct slab_cache *cache, struct pool *pool, uint32_t objec
 
 static uint32_t objects_per_slab(const struct slab_cache *cache)
 {
-	return (uint32_t)((pool_page_size(cache->pool) - sizeof(struct slab)) / cache->object_bytes);
+	return (uint32_t)((pool_page_size(cache->pool) - sizeof(struct slab)) /
+			  cache->object_bytes);
 }
 
 static void partial_add(struct slab_cache *cache, struct slab *slab)

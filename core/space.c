@@ -44,8 +44,8 @@ static void validate_version(struct validation *v, const struct version *version
 
 	v->versions++;
 	if (content_kind(content) == CONTENT_FRAME) {
-		const struct frame *frame =
-			frame_descriptor(&v->space->pool, content_frame(content));
+		const struct frame *frame = frame_descriptor(&v->space->pool,
+							     content_frame(content));
 
 		assert(frame->refs >= 1);
 		assert(frame->refs > 1 || !frame->version || frame->version == version);
@@ -116,6 +116,10 @@ void space_validate(struct space *space)
 {
 	struct validation v = { .space = space };
 
+	/* A handler thread may not be quite done with a page whose writer goes on already. */
+	for (unsigned i = 0; i < HOST_SHARDS; i++)
+		while (atomic_load(&space->gate.shards[i].inside) != 0)
+			host_pause();
 	lock_take(&space->lock);
 	pool_validate(&space->pool);
 	table_walk(&space->table, 0, space->pages, 0, validate_entry, &v);

@@ -3,14 +3,14 @@
  * A space: a window of live memory, its page table, and the snapshots that read it (the kernel's
  * mm_struct, with its duplicates).
  *
- * The kernel's scheme, mirrored: the writer's address must not change, so the page in the window is the
- * live table's frame, and a kept copy goes to those who read the old content. Time is counted in epochs:
- * a cut ends one. A page opened in epoch w holds, until it is opened again, the content that every
- * snapshot with epoch >= w reads.
+ * The kernel's scheme, mirrored: the writer's address must not change, so the page in the window is
+ * the live table's frame, and a kept copy goes to those who read the old content. Time is counted
+ * in epochs: a cut ends one. A page opened in epoch w holds, until it is opened again, the content
+ * that every snapshot with epoch >= w reads.
  *
- * Lock order: gate (as a cut) -> space.lock -> table.lock. fault() waits for a BUSY page with no lock
- * held. The lock is held for short, bounded stretches: also a release of a million pages takes it for a
- * few dozen versions at a time.
+ * Lock order: gate (as a cut) -> space.lock -> table.lock. fault() waits for a BUSY page with no
+ * lock held. The lock is held for short, bounded stretches: also a release of a million pages takes
+ * it for a few dozen versions at a time.
  */
 #ifndef COW_CORE_SPACE_H
 #define COW_CORE_SPACE_H
@@ -32,11 +32,12 @@ enum base_kind {
 struct snap {
 	struct space *space;
 	uint64_t epoch;
-	struct snap *older, *newer; /* the living, in order of their epochs; guarded by space.lock */
-	struct bucket *heap;        /* versions for which this is the newest reader; likewise */
-	uint64_t present_pages;     /* when it was taken */
-	_Atomic uint32_t dropped;   /* given up: what it read may be gone */
-	bool linked;                /* guarded by space.lock */
+	struct snap *older,
+		*newer;           /* the living, in order of their epochs; guarded by space.lock */
+	struct bucket *heap;      /* versions for which this is the newest reader; likewise */
+	uint64_t present_pages;   /* when it was taken */
+	_Atomic uint32_t dropped; /* given up: what it read may be gone */
+	bool linked;              /* guarded by space.lock */
 };
 
 /* Where spilled contents are. Called in a trap or with the space's lock held (free). */
@@ -45,7 +46,7 @@ struct spill_ops {
 	void (*free)(void *context, uint64_t slot); /* no system call, no lock */
 };
 
-struct space_counters { /* one set for each shard, summed when asked for */
+struct space_counters {                       /* one set for each shard, summed when asked for */
 	_Alignas(64) _Atomic uint64_t opened; /* first openings in an epoch: faults */
 	_Atomic uint64_t copied, reused, filled;
 	_Atomic int64_t present;
@@ -70,7 +71,8 @@ struct space {
 	struct grace grace;
 	struct space_counters counters[HOST_SHARDS];
 
-	_Atomic uint32_t freed;         /* changes when frames come free: a writer at the limit waits on it */
+	_Atomic uint32_t
+		freed; /* changes when frames come free: a writer at the limit waits on it */
 	_Atomic uint32_t freed_waiters;
 
 	struct lock lock; /* guards what follows */
@@ -80,9 +82,9 @@ struct space {
 	uint64_t snap_count;
 	uint64_t opened_at_cut;
 	struct bucket *recent[RECENT_BUCKETS]; /* of the newest snapshot, by `from` */
-	struct bucket *dying;                  /* of snapshots given up, to be freed piece by piece */
-	struct version *retired[3];            /* unlinked, by generation modulo 3 */
-	uint64_t kept_frames;                  /* versions that have a frame (merged ones counted singly) */
+	struct bucket *dying;       /* of snapshots given up, to be freed piece by piece */
+	struct version *retired[3]; /* unlinked, by generation modulo 3 */
+	uint64_t kept_frames;       /* versions that have a frame (merged ones counted singly) */
 	uint64_t spilled_slots;
 };
 
@@ -107,26 +109,40 @@ void space_validate(struct space *space);
 /* The caller will overwrite the whole page at once: what it held need not be brought in. */
 #define FAULT_WHOLE 0x1u
 
-/* Makes a page writable in the current epoch. Called by a thread that is inside the gate. 0 also where
- * it is open already; -EFAULT: outside the space; -EAGAIN: no frame to be had for the old content;
- * -ENOMEM: no node for the table; or what reading a branch's source gave. On failure the page is as it
- * was. */
+/* Makes a page writable in the current epoch. Called by a thread that is inside the gate. 0 also
+ * where it is open already; -EFAULT: outside the space; -EAGAIN: no frame to be had for the old
+ * content; -ENOMEM: no node for the table; or what reading a branch's source gave. On failure the
+ * page is as it was. */
 int fault(struct space *space, uint64_t page, unsigned flags);
 
 /* Whether a write by this thread, which is inside the gate, needs no fault. */
 bool space_is_open(struct space *space, uint64_t page);
 
+/* Ends BUSY with a new state; readers see it before any write that follows. */
+void settle(struct entry *entry, uint64_t state);
+
 /* Keeps the content of an armed page before anybody writes it, as a writer would. */
 int keep_ahead(struct space *space, uint64_t page);
 
-/* For a page that this thread opened: it reads as the base again, and its memory may be given back. Not
- * for BASE_WINDOW, which has no base below. */
+/* For a page that this thread opened: it reads as the base again, and its memory may be given back.
+ * Not for BASE_WINDOW, which has no base below. */
 void forget(struct space *space, uint64_t page);
+
+/* --- arm.c: for back ends with a trap; inside the gate --- */
+
+/* Makes an open page BUSY, so that its writers wait; false: it is not open, or somebody else's. */
+bool space_claim_open(struct space *space, uint64_t page);
+/* Ends that: armed, or open as it was. */
+void space_settle(struct space *space, uint64_t page, bool armed);
+/* Says of a page that nothing is known of that it has content, written in this epoch. 1: it is
+ * known now; 0: it was; or -ENOMEM. */
+int space_discover(struct space *space, uint64_t page, bool armed);
 
 /* --- dup.c --- */
 
-/* Ends the epoch; snap becomes what the window holds now. The gate is sealed. */
-void dup_space(struct space *space, struct snap *snap);
+/* Ends the epoch; snap becomes what the window holds now. The gate is sealed. An error of the back
+ * end leaves everything as it was. */
+int dup_space(struct space *space, struct snap *snap);
 
 /* Ends a snapshot and frees what only it read. */
 void dup_release(struct space *space, struct snap *snap);
@@ -168,14 +184,16 @@ struct eviction {
 /* Chooses kept frames, oldest first, and holds them. */
 unsigned evict_begin(struct space *space, struct eviction evictions[], unsigned most);
 
-/* What was written to slots[i] is read there from now on. Slots of versions that were freed meanwhile
- * are given back. Returns how many versions were moved. NULL slots: nothing was written, let go. */
+/* What was written to slots[i] is read there from now on. Slots of versions that were freed
+ * meanwhile are given back. Returns how many versions were moved. NULL slots: nothing was written,
+ * let go. */
 unsigned evict_end(struct space *space, struct eviction evictions[], const uint64_t *slots,
 		   unsigned count);
 
-/* Lets the version read from an equal frame, which is kept in memory from then on. false: the version was
- * freed meanwhile. The eviction still has to be ended, with slots NULL. */
-bool evict_share(struct space *space, const struct eviction *eviction, const struct eviction *equal);
+/* Lets the version read from an equal frame, which is kept in memory from then on. false: the
+ * version was freed meanwhile. The eviction still has to be ended, with slots NULL. */
+bool evict_share(struct space *space, const struct eviction *eviction,
+		 const struct eviction *equal);
 
 static inline size_t space_page_size(const struct space *space)
 {
@@ -185,6 +203,20 @@ static inline size_t space_page_size(const struct space *space)
 static inline unsigned char *space_page(const struct space *space, uint64_t page)
 {
 	return space->window + (page << space->page_shift);
+}
+
+/* Whether the kernel protects the window: then writes go to it unasked, and it always holds the
+ * live state. */
+static inline bool space_traps(const struct space *space)
+{
+	return space->mmu->ops->protect_open != NULL;
+}
+
+/* Whether pages may lose their content to the base again; where they can be written unasked they
+ * may not. */
+static inline bool space_forgets(const struct space *space)
+{
+	return space->base != BASE_WINDOW && !space->mmu->ops->unprotect;
 }
 
 static inline bool space_present(const struct space *space, uint64_t state)

@@ -4,7 +4,8 @@
 
 #include "core/table.h"
 
-static_assert(sizeof(struct entry) == sizeof(struct inner_entry), "leaf and inner nodes are of one size");
+static_assert(sizeof(struct entry) == sizeof(struct inner_entry),
+	      "leaf and inner nodes are of one size");
 
 #define NODE_BYTES ((size_t)TABLE_FANOUT * sizeof(struct entry))
 #ifdef COW_MODEL
@@ -95,7 +96,8 @@ struct entry *table_find(struct table *table, uint64_t page)
 	return NULL;
 }
 
-/* Writers of one epoch all store the same number, and no writer outlives its epoch: no compare needed. */
+/* Writers of one epoch all store the same number, and no writer outlives its epoch: no compare
+ * needed. */
 static void raise_latest(struct inner_entry *slot, uint64_t epoch)
 {
 	if (atomic_load_explicit(&slot->latest, memory_order_relaxed) < epoch &&
@@ -150,7 +152,8 @@ static int walk_leaf(const struct walk *walk, struct entry *leaf, uint64_t start
 }
 
 /* A slot at this level covers pages [start, start + FANOUT^level). */
-static int walk_slot(const struct walk *walk, struct inner_entry *slot, unsigned level, uint64_t start)
+static int walk_slot(const struct walk *walk, struct inner_entry *slot, unsigned level,
+		     uint64_t start)
 {
 	uint64_t span = (uint64_t)1 << ((level - 1) * TABLE_BITS);
 	void *node = atomic_load_explicit(&slot->below, memory_order_acquire);
@@ -178,7 +181,11 @@ int table_walk(struct table *table, uint64_t first, uint64_t end, uint64_t since
 	       table_visit_fn visit, void *context)
 {
 	struct walk walk = {
-		.first = first, .end = end, .since = since, .visit = visit, .context = context,
+		.first = first,
+		.end = end,
+		.since = since,
+		.visit = visit,
+		.context = context,
 	};
 
 	return walk_slot(&walk, &table->root, table->levels, 0);

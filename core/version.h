@@ -2,21 +2,23 @@
 /*
  * Versions: the contents that pages used to have, kept for the snapshots that read them.
  *
- * A version holds one page's content from epoch `from` on, until the page was opened again. The versions
- * of a page form a chain, newest first. A snapshot of epoch e reads the newest version with from <= e:
- * newer ones began later, and the one that covers e is never freed while the snapshot lives. Where the
- * live page is older than the snapshot it reads that; where neither is, the base.
+ * A version holds one page's content from epoch `from` on, until the page was opened again. The
+ * versions of a page form a chain, newest first. A snapshot of epoch e reads the newest version
+ * with from <= e: newer ones began later, and the one that covers e is never freed while the
+ * snapshot lives. Where the live page is older than the snapshot it reads that; where neither is,
+ * the base.
  *
  *   epochs      1   2   3   4   5   6 (current)
  *   live page                   |------------->     state: epoch 5
  *   versions    |-- from 1 -|                       kept when the page was opened in 4 ...
- *                           |-3?|                   ... and in 5 only if a snapshot had been taken at 4
+ *                           |-3?|                   ... and in 5, if a snapshot was taken at 4
  *
- * Who frees them. A version is needed while some snapshot with epoch in its span is alive; it belongs to
- * the newest of those. When that one goes, its versions that began after the next older snapshot are
- * read by nobody and freed; the rest move to the older one. So each snapshot holds its versions in
- * buckets of equal `from`, and the buckets in a pairing heap with the highest `from` on top: freeing pops
- * exactly the buckets to be freed, moving the rest is one meld. Neither grows with the number of snapshots.
+ * Who frees them. A version is needed while some snapshot with epoch in its span is alive; it
+ * belongs to the newest of those. When that one goes, its versions that began after the next older
+ * snapshot are read by nobody and freed; the rest move to the older one. So each snapshot holds its
+ * versions in buckets of equal `from`, and the buckets in a pairing heap with the highest `from` on
+ * top: freeing pops exactly the buckets to be freed, moving the rest is one meld. Neither grows
+ * with the number of snapshots.
  *
  * Chains and heaps change under the space's lock. Readers follow chains without it, inside a grace
  * section: a version that was unlinked keeps its own link until the grace period is over.
@@ -29,9 +31,9 @@
 
 /* What a version's content word says: the kind in the low bits, the rest above them. */
 enum content_kind {
-	CONTENT_FRAME,	 /* the address of a frame */
-	CONTENT_ZERO,	 /* all zero: needs no frame */
-	CONTENT_BASE,	 /* what lies below the region: zeroes, or a branch's source */
+	CONTENT_FRAME,   /* the address of a frame */
+	CONTENT_ZERO,    /* all zero: needs no frame */
+	CONTENT_BASE,    /* what lies below the region: zeroes, or a branch's source */
 	CONTENT_SPILLED, /* the number of a slot in the spill file */
 };
 #define CONTENT_KIND_BITS 4

@@ -7,12 +7,21 @@
  * branched or rolled back to for as long as it is held.
  *
  * Caveats first
- * - Under the explicit trap (the only one so far) a write counts only when it is bracketed:
- *   cow_region_write_begin() before, cow_region_write_end() after; or cow_region_write(), or
- *   cow_region_touch() where no other thread cuts. A store without one changes every snapshot
- *   that still reads the page from the live region.
- * - A branch is read through cow_region_read() until a page of it was opened for writing: its
- *   plain memory shows zeroes where nothing was opened yet.
+ * - Under the explicit trap a write counts only when it is bracketed: cow_region_write_begin()
+ *   before, cow_region_write_end() after; or cow_region_write(), or cow_region_touch() where no
+ *   other thread cuts. A store without one changes every snapshot that still reads the page from
+ *   the live region.
+ * - Under the other traps any store counts. But the kernel's own writes into a region (read(2),
+ *   recv(2)) fail with EFAULT under the signal and the mprotect trap, and under the thread trap
+ *   where the process may not have the kernel's faults served: bracket them.
+ * - No trap sees writes to pages that the kernel has pinned (io_uring's registered buffers,
+ *   O_DIRECT under way, RDMA), writes through a second mapping of the same memory, nor memory
+ *   that was replaced under it (mremap(), mmap(MAP_FIXED), MADV_DONTNEED): use
+ *   cow_region_discard(), and have nothing in flight across a cut.
+ * - The signal trap takes SIGBUS, the mprotect trap SIGSEGV: a thread that blocks the signal and
+ *   writes is killed. What is not ours goes to the handler that was there before.
+ * - A branch under the explicit trap is read through cow_region_read() until a page of it was
+ *   opened for writing: its plain memory shows zeroes where nothing was opened yet.
  * - After fork() the child has the region as plain private memory, and every call on it, or on a
  *   snapshot of it, returns -ECHILD. Regions with COW_REGION_SHARED, and views, are absent there.
  * - Brackets and reads of live data follow the rules of any shared memory: libcow orders writers
@@ -46,14 +55,17 @@ extern "C" {
 
 /* What the _INIT macros are made of: everything zero but the size. */
 #ifdef __cplusplus
-#define COW_INIT_(type)                         \
-	([]() -> type {                         \
-		type value = type();            \
-		value.size = sizeof(value);     \
-		return value;                   \
+#define COW_INIT_(type)                     \
+	([]() -> type {                     \
+		type value = type();        \
+		value.size = sizeof(value); \
+		return value;               \
 	}())
 #else
-#define COW_INIT_(type) { .size = sizeof(struct type) }
+#define COW_INIT_(type)                     \
+	{                                   \
+		.size = sizeof(struct type) \
+	}
 #endif
 
 #if defined(__GNUC__)
@@ -67,22 +79,26 @@ struct cow_snapshot; /* an immutable point-in-time state of a region, reference 
 
 /* How the first write to a page is noticed. */
 enum cow_trap {
-	COW_TRAP_AUTO,     /* the best of the kernel's traps; -EOPNOTSUPP until these exist */
-	COW_TRAP_SIGNAL,   /* userfaultfd, SIGBUS in the writing thread; -EOPNOTSUPP so far */
-	COW_TRAP_THREAD,   /* userfaultfd, handler threads; -EOPNOTSUPP so far */
-	COW_TRAP_MPROTECT, /* mprotect and SIGSEGV; -EOPNOTSUPP so far */
+	COW_TRAP_AUTO, /* thread if it may serve the kernel's own faults, else signal, else mprotect */
+	COW_TRAP_SIGNAL, /* userfaultfd, SIGBUS in the writing thread; bracket the kernel's writes */
+	COW_TRAP_THREAD, /* userfaultfd, handler threads: transparent for system calls, too, with
+	                      CAP_SYS_PTRACE or vm.unprivileged_userfaultfd=1 */
+	COW_TRAP_MPROTECT, /* mprotect() and SIGSEGV: where userfaultfd is forbidden (containers). A run
+	                      of pages is a mapping to the kernel: see vm.max_map_count */
 	COW_TRAP_EXPLICIT, /* no trap: the caller brackets its writes; a snapshot is O(1) */
 };
 
 /* What happens when preimage_limit is reached. A bracket can say no, so it loses nothing: where a
- * policy comes to its end it returns -EAGAIN, with the region's contents as they were. */
+ * policy comes to its end it returns -EAGAIN, with the region's contents as they were. A store
+ * under a trap cannot, so there every policy goes on as DROP, and where that finds none the oldest
+ * snapshot goes all the same: its readers get -ESTALE, its view raises SIGBUS. */
 enum cow_limit_policy {
 	COW_LIMIT_SPILL, /* default: the oldest pre-images move to an unlinked file in
-	                    spill_directory; without a directory, or space there, it acts as BLOCK */
-	COW_LIMIT_BLOCK, /* writers wait for an unref to free frames, at most limit_timeout_ns (0: 1 s);
-	                    then a bracket returns -EAGAIN */
-	COW_LIMIT_DROP,  /* the oldest snapshot that is neither mapped nor branched is given up: its
-	                    readers get -ESTALE; a bracket returns -EAGAIN when there is none */
+	                    spill_directory; without a directory, or space there, as BLOCK */
+	COW_LIMIT_BLOCK, /* writers wait for an unref to free frames, at most limit_timeout_ns
+	                    (0: 1 s) */
+	COW_LIMIT_DROP,  /* the oldest snapshot that is neither mapped nor branched is given up:
+	                    its readers get -ESTALE */
 };
 
 /* Flags of struct cow_region_options. */
@@ -92,22 +108,22 @@ enum cow_limit_policy {
 struct cow_region_options {
 	size_t size;
 	enum cow_trap trap;
-	void *address;         /* wanted base address, page aligned; NULL for any; -EEXIST where taken */
-	uint32_t flags;        /* COW_REGION_...; unknown bits give -EINVAL */
-	size_t preimage_limit; /* most bytes of memory for the pre-images of all snapshots of the region,
-	                          with their metadata and idle frames; 0: no limit; else at least
-	                          COW_PREIMAGE_LIMIT_MIN */
+	void *address;  /* wanted base address, page aligned; NULL for any; -EEXIST where taken */
+	uint32_t flags; /* COW_REGION_...; unknown bits give -EINVAL */
+	size_t preimage_limit; /* most bytes of memory for the pre-images of all snapshots of the
+			          region, with their metadata and idle frames; 0: no limit; else at
+			          least COW_PREIMAGE_LIMIT_MIN */
 	enum cow_limit_policy limit_policy;
-	uint64_t limit_timeout_ns; /* how long BLOCK waits; 0: 1 s */
-	uint64_t cut_timeout_ns;   /* how long a cut waits for open brackets before it gives
+	uint64_t limit_timeout_ns;   /* how long BLOCK waits; 0: 1 s */
+	uint64_t cut_timeout_ns;     /* how long a cut waits for open brackets before it gives
 	                              -ETIMEDOUT; 0: 1 s */
 	const char *spill_directory; /* for SPILL; on a disk: tmpfs is refused with -EINVAL */
-	size_t block;                /* most bytes opened by one trap, a power of two of at least a page;
-	                                0: adaptive; the explicit trap opens what the bracket names */
-	size_t pool_limit;           /* most bytes of idle frames kept for reuse; 0: 64 MiB */
+	size_t block;      /* most bytes opened by one trap, a power of two of at least a page; 0:
+			      adaptive; the explicit trap opens what the bracket names */
+	size_t pool_limit; /* most bytes of idle frames kept for reuse; 0: 64 MiB */
 };
 #define COW_REGION_OPTIONS_INIT COW_INIT_(cow_region_options)
-#define COW_PREIMAGE_LIMIT_MIN ((size_t)256 << 10)
+#define COW_PREIMAGE_LIMIT_MIN  ((size_t)256 << 10)
 
 /* Makes a region of at least length bytes, rounded up to whole pages, all zero. Only addresses are
  * reserved: memory and metadata follow the pages that are written. options may be NULL for the
@@ -118,14 +134,15 @@ COW_API int cow_region_new(size_t length, const struct cow_region_options *optio
 			   struct cow_region **ret_region);
 
 /* Takes over an existing mapping of private anonymous memory with what it holds; address and length
- * in whole pages. The memory stays mapped after cow_region_free(), which must come before the caller
- * unmaps it; the last snapshot must be gone by then too. options->address is not looked at; branches of it
- * are ordinary regions. -EINVAL: unaligned, or flags other than 0; -ENOMEM: not mapped. */
+ * in whole pages. The memory stays mapped after cow_region_free(), which must come before the
+ * caller unmaps it; the last snapshot must be gone by then too. options->address is not looked at;
+ * branches of it are ordinary regions. -EINVAL: unaligned, or flags other than 0; -ENOMEM: not
+ * mapped. */
 COW_API int cow_region_adopt(void *address, size_t length, const struct cow_region_options *options,
 			     struct cow_region **ret_region);
 
-/* NULL-safe. Snapshots that are still held stay readable; no other call may be running on the region.
- * In a fork()ed child it does nothing. */
+/* NULL-safe. Snapshots that are still held stay readable; no other call may be running on the
+ * region. In a fork()ed child it does nothing. */
 COW_API void cow_region_free(struct cow_region *region);
 
 COW_API void *cow_region_get_base(const struct cow_region *region);
@@ -133,26 +150,25 @@ COW_API size_t cow_region_get_length(const struct cow_region *region);
 
 /* Opens the pages of a range for writing and keeps every cut away until the matching _end, which is
  * called by the same thread with the same range. Brackets nest, also over several regions. A cut by
- * another thread is waited for, unless the calling thread has a bracket open already.
- * Taking a cut, or rolling back, with a bracket open on another region is possible, but while somebody cuts
- * both regions at once the two wait for each other until one gets -ETIMEDOUT.
- * -EAGAIN: at the limit (see enum cow_limit_policy), nothing is held then, and no content changed;
- * -ENOMEM; -EMFILE: this thread has brackets open on 32 other regions;
- * -ESTALE: the page's old content was in a snapshot that was given up (a branch of a dropped one);
- * -EIO: spilled content could not be read back. */
+ * another thread is waited for, unless the calling thread has a bracket open already. Taking a cut,
+ * or rolling back, with a bracket open on another region is possible, but while somebody cuts both
+ * regions at once the two wait for each other until one gets -ETIMEDOUT. -EAGAIN: at the limit (see
+ * enum cow_limit_policy), nothing is held then, and no content changed; -ENOMEM; -EMFILE: this
+ * thread has brackets open on 32 other regions; -ESTALE: the page's old content was in a snapshot
+ * that was given up (a branch of a dropped one); -EIO: spilled content could not be read back. */
 COW_API int cow_region_write_begin(struct cow_region *region, const void *address, size_t length);
 COW_API void cow_region_write_end(struct cow_region *region, const void *address, size_t length);
 
-/* write_begin and write_end at once: the pages stay open until the next cut, so it is enough where no
- * other thread cuts. */
+/* write_begin and write_end at once: the pages stay open until the next cut, so it is enough where
+ * no other thread cuts. */
 COW_API int cow_region_touch(struct cow_region *region, const void *address, size_t length);
 
 /* Copies buffer into the region inside a bracket. */
 COW_API int cow_region_write(struct cow_region *region, size_t offset, const void *buffer,
 			     size_t length);
 
-/* Copies out the live state; under the explicit trap an untouched page of a branch is read through to
- * the snapshot it came from. Not ordered against other threads' writes to the same bytes. */
+/* Copies out the live state; under the explicit trap an untouched page of a branch is read through
+ * to the snapshot it came from. Not ordered against other threads' writes to the same bytes. */
 COW_API int cow_region_read(struct cow_region *region, size_t offset, void *buffer, size_t length);
 
 /* The range reads as zero afterwards; counts as a write; whole pages give their memory back. */
@@ -175,10 +191,11 @@ COW_API int cow_region_snapshot_many(struct cow_region *const regions[], size_t 
 				     struct cow_snapshot *ret_snapshots[]);
 #define COW_SNAPSHOT_MANY_MAX 1024
 
-/* Puts the region back to a snapshot of it. The caller has no writer running. Counts as a write of the
- * pages that were written since, so all other snapshots, newer ones too, stay valid. All or nothing:
- * -EAGAIN (limit), -EIO and -ENOMEM leave the contents as they were. -EINVAL: a snapshot of another
- * region; -EDEADLK: this thread has a bracket open; -ESTALE: the snapshot was dropped. */
+/* Puts the region back to a snapshot of it. The caller has no writer running. Counts as a write of
+ * the pages that were written since, so all other snapshots, newer ones too, stay valid. All or
+ * nothing: -EAGAIN (limit), -EIO and -ENOMEM leave the contents as they were. -EINVAL: a snapshot
+ * of another region; -EDEADLK: this thread has a bracket open; -ESTALE: the snapshot was dropped.
+ * */
 COW_API int cow_region_rollback(struct cow_region *region, struct cow_snapshot *snapshot);
 
 /* Makes equal kept pages share one frame, as KSM does; writers and readers go on meanwhile. Costs a
@@ -187,41 +204,44 @@ COW_API int cow_region_merge(struct cow_region *region, uint64_t *ret_bytes);
 
 struct cow_region_stats {
 	size_t size;
-	enum cow_trap trap;       /* the one in use */
-	uint32_t page_size;       /* bytes */
-	uint64_t pages;           /* the region's length in pages */
-	uint64_t present_pages;   /* have content of their own in the region's memory */
-	uint64_t open_pages;      /* writable since the last cut */
-	uint64_t faults;          /* first writes to a page after a cut: the sum of the next three */
-	uint64_t copied_pages;    /* a pre-image was kept */
-	uint64_t reused_pages;    /* opened without a copy: no snapshot read the old content */
-	uint64_t filled_pages;    /* had no content of their own: zero-filled, or filled from a branch's source */
-	uint64_t spilled_pages;   /* pre-images written to the spill file so far */
-	uint64_t preimage_bytes;  /* kept pre-images in memory */
-	uint64_t spilled_bytes;   /* kept pre-images in the spill file */
-	uint64_t pool_bytes;      /* idle frames, ready for reuse */
-	uint64_t view_bytes;      /* address space of mapped views; memory follows the pages looked at */
-	uint64_t metadata_bytes;  /* page table, versions, snapshots */
-	uint64_t snapshots;       /* alive, dropped ones not counted */
+	enum cow_trap trap;     /* the one in use */
+	uint32_t page_size;     /* bytes */
+	uint64_t pages;         /* the region's length in pages */
+	uint64_t present_pages; /* have content of their own in the region's memory */
+	uint64_t open_pages;    /* writable since the last cut */
+	uint64_t faults;        /* first writes to a page after a cut: the sum of the next three */
+	uint64_t copied_pages;  /* a pre-image was kept */
+	uint64_t reused_pages;  /* opened without a copy: no snapshot read the old content */
+	uint64_t
+		filled_pages; /* had no content of their own: zero-filled, or filled from a branch's
+			         source */
+	uint64_t spilled_pages;  /* pre-images written to the spill file so far */
+	uint64_t preimage_bytes; /* kept pre-images in memory */
+	uint64_t spilled_bytes;  /* kept pre-images in the spill file */
+	uint64_t pool_bytes;     /* idle frames, ready for reuse */
+	uint64_t view_bytes; /* address space of mapped views; memory follows the pages looked at */
+	uint64_t metadata_bytes;    /* page table, versions, snapshots */
+	uint64_t snapshots;         /* alive, dropped ones not counted */
 	uint64_t dropped_snapshots; /* given up at the limit so far */
-	uint64_t cut_ns_last;     /* duration of the last cut: closing the gate to opening it */
+	uint64_t cut_ns_last;       /* duration of the last cut: closing the gate to opening it */
 	uint64_t cut_ns_max;
-	uint64_t fault_ns_p50;    /* of first writes; sampled one in 64, from a log-linear histogram
+	uint64_t fault_ns_p50; /* of first writes; sampled one in 64, from a log-linear histogram
 	                             (within 1/16); 0 when nothing was sampled yet */
 	uint64_t fault_ns_p99;
 	uint64_t fault_ns_max;
 };
 #define COW_REGION_STATS_INIT COW_INIT_(cow_region_stats)
 
-/* ret_stats->size is set by the caller. Counters are exact when no other thread is inside a call. */
+/* ret_stats->size is set by the caller. Counters are exact when no other thread is inside a call.
+ * */
 COW_API int cow_region_get_stats(struct cow_region *region, struct cow_region_stats *ret_stats);
 
 /* Returns snapshot with one reference more. */
 COW_API struct cow_snapshot *cow_snapshot_ref(struct cow_snapshot *snapshot);
 
-/* Drops one reference, the last one frees what only this snapshot needed; the cost grows with what it
- * frees, not with the number of snapshots alive. NULL-safe; returns NULL. In a fork()ed child it does
- * nothing. */
+/* Drops one reference, the last one frees what only this snapshot needed; the cost grows with what
+ * it frees, not with the number of snapshots alive. NULL-safe; returns NULL. In a fork()ed child it
+ * does nothing. */
 COW_API struct cow_snapshot *cow_snapshot_unref(struct cow_snapshot *snapshot);
 
 COW_API size_t cow_snapshot_get_length(const struct cow_snapshot *snapshot);
@@ -232,17 +252,18 @@ COW_API int cow_snapshot_read(struct cow_snapshot *snapshot, size_t offset, void
 			      size_t length);
 
 /* Flags of cow_snapshot_map(). */
-#define COW_MAP_POPULATE 0x1u /* fill the whole view now: for a view that is handed to system calls,
+#define COW_MAP_POPULATE \
+	0x1u /* fill the whole view now: for a view that is handed to system calls,
                                  which may not be able to fill it on demand */
 
-/* A contiguous read-only view of the whole snapshot, the same at every call, valid while a reference
- * is held. Filled on demand through userfaultfd by a service thread of the library, at once where
- * there is no userfaultfd. Reading a view of a snapshot that was given up, or whose spilled content
- * cannot be read back, raises SIGBUS. A view is absent in a fork()ed child. */
+/* A contiguous read-only view of the whole snapshot, the same at every call, valid while a
+ * reference is held. Filled on demand through userfaultfd by a service thread of the library, at
+ * once where there is no userfaultfd. Reading a view of a snapshot that was given up, or whose
+ * spilled content cannot be read back, raises SIGBUS. A view is absent in a fork()ed child. */
 COW_API int cow_snapshot_map(struct cow_snapshot *snapshot, uint32_t flags, const void **ret_base);
 
-/* A writable duplicate: a region of its own with the snapshot's content, as long as the snapshot. It
- * costs nothing until written, and pins the snapshot. options as for cow_region_new(). */
+/* A writable duplicate: a region of its own with the snapshot's content, as long as the snapshot.
+ * It costs nothing until written, and pins the snapshot. options as for cow_region_new(). */
 COW_API int cow_snapshot_branch(struct cow_snapshot *snapshot,
 				const struct cow_region_options *options,
 				struct cow_region **ret_region);
@@ -250,10 +271,10 @@ COW_API int cow_snapshot_branch(struct cow_snapshot *snapshot,
 /* Called with each range that differs, in ascending order, whole pages; non-zero stops. */
 typedef int (*cow_range_fn)(size_t offset, size_t length, void *context);
 
-/* Compares two snapshots of one region, or (newer NULL) a snapshot with the live region: reports the
- * whole pages whose bytes differ, neighbours joined. Returns 0, what range returned when it stopped,
- * or a negative errno. Pages never written in between are not looked at. Not ordered against running
- * writers when newer is NULL. -EINVAL: snapshots of two regions. */
+/* Compares two snapshots of one region, or (newer NULL) a snapshot with the live region: reports
+ * the whole pages whose bytes differ, neighbours joined. Returns 0, what range returned when it
+ * stopped, or a negative errno. Pages never written in between are not looked at. Not ordered
+ * against running writers when newer is NULL. -EINVAL: snapshots of two regions. */
 COW_API int cow_snapshot_diff(struct cow_snapshot *older, struct cow_snapshot *newer,
 			      cow_range_fn range, void *context);
 
@@ -274,8 +295,8 @@ COW_API int cow_snapshot_get_stats(struct cow_snapshot *snapshot,
 
 /* Receives the library's messages: refusals with what to do about them, limits reached, fallbacks
  * taken. priority is one of syslog's; message is one line without a newline, valid during the call.
- * Silent by default; NULL silences again. Called from the thread that caused the message, never from
- * a trap, with no lock of the library held. */
+ * Silent by default; NULL silences again. Called from the thread that caused the message, never
+ * from a trap, with no lock of the library held. */
 typedef void (*cow_log_fn)(int priority, const char *message, void *context);
 COW_API void cow_log_set(cow_log_fn log, void *context);
 

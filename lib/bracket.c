@@ -2,9 +2,9 @@
 /*
  * Brackets: how a program under the explicit trap says what it writes.
  *
- * A bracket keeps the gate of its region from being sealed, so no cut falls between the opening of a page
- * and the stores to it. Each thread knows which regions it has brackets on: to pass a draining gate when
- * it is inside one already, and to refuse a cut that would wait for itself.
+ * A bracket keeps the gate of its region from being sealed, so no cut falls between the opening of
+ * a page and the stores to it. Each thread knows which regions it has brackets on: to pass a
+ * draining gate when it is inside one already, and to refuse a cut that would wait for itself.
  */
 #include "lib/internal.h"
 
@@ -30,6 +30,11 @@ static struct held *find_held(const struct cow_region *region)
 bool bracket_is_held(const struct cow_region *region)
 {
 	return find_held(region) != NULL;
+}
+
+bool bracket_is_any_held(void)
+{
+	return mine.used > 0;
 }
 
 int bracket_enter(struct cow_region *region)
@@ -77,7 +82,9 @@ int bracket_open_pages(struct cow_region *region, uint64_t first, uint64_t end, 
 	for (uint64_t page = first; page < end; page++) {
 		int r = 0;
 
-		if (!space_is_open(&region->space, page))
+		if (region->trap)
+			r = trap_prepare(region->trap, page);
+		if (r == 0 && !space_is_open(&region->space, page))
 			r = fault_sampled(region, page, flags);
 		if (r < 0)
 			return r;
@@ -97,8 +104,8 @@ static uint64_t end_page(const struct cow_region *region, size_t offset, size_t 
 			     ((offset + length - 1) >> region->space.page_shift) + 1;
 }
 
-/* Enters and opens. Where there is no room it steps out before it waits, so that it never keeps a cut
- * away for longer than the writes last. */
+/* Enters and opens. Where there is no room it steps out before it waits, so that it never keeps a
+ * cut away for longer than the writes last. */
 static int begin(struct cow_region *region, size_t offset, size_t length, unsigned flags)
 {
 	uint64_t deadline_ns = 0;
@@ -118,6 +125,7 @@ static int begin(struct cow_region *region, size_t offset, size_t length, unsign
 		if (r != -EAGAIN)
 			return r;
 		r = limit_make_room(region, freed, &deadline_ns);
+		snapshot_unref_due(region);
 		if (r < 0)
 			return r;
 	}
@@ -167,8 +175,8 @@ int cow_region_touch(struct cow_region *region, const void *address, size_t leng
 	return r;
 }
 
-/* A write of exactly one page need not bring in what it overwrites. With more pages it must: were there no
- * room for a later one, the earlier ones would have lost their content. */
+/* A write of exactly one page need not bring in what it overwrites. With more pages it must: were
+ * there no room for a later one, the earlier ones would have lost their content. */
 static unsigned write_flags(const struct cow_region *region, size_t offset, size_t length)
 {
 	size_t page = space_page_size(&region->space);
@@ -236,25 +244,45 @@ static int open_whole_pages(struct cow_region *region, uint64_t first, uint64_t 
 	return bracket_open_pages(region, first, end, 0);
 }
 
-static int forget_page(uint64_t page, struct entry *entry, void *context)
+/* Pages of zeroes keep their content, such as it is: another thread may have a bracket open on one,
+ * and write it after us. What was never written is left alone: giving it back would take away its
+ * protection. */
+struct emptying {
+	struct cow_region *region;
+	uint64_t first, end;
+};
+
+static void empty_run(struct emptying *emptying)
 {
+	struct cow_region *region = emptying->region;
+	size_t length = (emptying->end - emptying->first) << region->space.page_shift;
+	unsigned char *start = space_page(&region->space, emptying->first);
+
+	if (length > 0 &&
+	    (region->empty_advice < 0 || sys_advise(start, length, region->empty_advice) < 0))
+		memset(start, 0, length);
+}
+
+static int empty_page(uint64_t page, struct entry *entry, void *context)
+{
+	struct emptying *emptying = context;
+
 	(void)entry;
-	forget(context, page);
+	if (page != emptying->end) {
+		empty_run(emptying);
+		emptying->first = page;
+	}
+	emptying->end = page + 1;
 	return 0;
 }
 
 static void empty_pages(struct cow_region *region, uint64_t first, uint64_t end)
 {
-	size_t page_size = space_page_size(&region->space);
-	unsigned char *start = space_page(&region->space, first);
-	int advice = region->memfd >= 0 ? MADV_REMOVE : MADV_DONTNEED;
+	struct emptying emptying = { .region = region };
 
-	if (first >= end)
-		return;
-	if (region->space.base == BASE_ZERO)
-		table_walk(&region->space.table, first, end, 0, forget_page, &region->space);
-	if (sys_advise(start, (end - first) * page_size, advice) < 0)
-		memset(start, 0, (end - first) * page_size);
+	if (first < end)
+		table_walk(&region->space.table, first, end, 0, empty_page, &emptying);
+	empty_run(&emptying);
 }
 
 /* Pages of which only a part goes, then those that go whole: [first, end). */
@@ -299,6 +327,11 @@ int cow_region_discard(struct cow_region *region, size_t offset, size_t length)
 	r = check_range(region->length, offset, length);
 	if (r < 0 || length == 0)
 		return r;
+	if (region->trap) {
+		r = trap_start(region->trap); /* what has content is known from here on */
+		if (r < 0)
+			return r;
+	}
 	page_size = space_page_size(&region->space);
 	first = (offset + page_size - 1) >> region->space.page_shift;
 	end = (offset + length) >> region->space.page_shift;
@@ -314,6 +347,7 @@ int cow_region_discard(struct cow_region *region, size_t offset, size_t length)
 		bracket_leave(region);
 		if (r == -EAGAIN)
 			r = limit_make_room(region, freed, &deadline_ns);
+		snapshot_unref_due(region);
 		if (r < 0)
 			return r;
 	}

@@ -2,13 +2,15 @@
 /*
  * The cut: one moment at which no bracket is open on any of the regions.
  *
- * Gates are sealed together, after they have drained; what can fail or take time (memory for the snapshots,
- * waiting) comes before. While they are sealed nothing is called but dup_space(), which takes the space's lock
- * and no other. Signals are not blocked: no handler may open a bracket, so none can wait for us.
+ * Gates are sealed together, after they have drained; what can fail or take time (memory for the
+ * snapshots, waiting) comes before. While they are sealed nothing is called but dup_space(), which
+ * takes the space's lock and no other. Signals are not blocked: no handler may open a bracket, so
+ * none can wait for us.
  *
- * Why the cut is consistent across threads: all stores of a bracket come before its leave, which the
- * drain sees; a bracket that begins later waits at the gate until the new epoch is published. So what one
- * thread wrote after it saw another thread's bracketed write is in the snapshot only if that is, too.
+ * Why the cut is consistent across threads: all stores of a bracket come before its leave, which
+ * the drain sees; a bracket that begins later waits at the gate until the new epoch is published.
+ * So what one thread wrote after it saw another thread's bracketed write is in the snapshot only if
+ * that is, too.
  */
 #include "lib/internal.h"
 
@@ -89,20 +91,36 @@ static void note_duration(struct cow_region *const regions[], size_t count, uint
 	}
 }
 
-/* regions are in order of their addresses, snapshots[i] is regions[i]'s; the cut mutexes are held. */
+/* regions are in order of their addresses, snapshots[i] is regions[i]'s; the cut mutexes are held.
+ * */
 static int cut(struct cow_region *const regions[], size_t count, struct cow_snapshot *snapshots[])
 {
 	uint64_t start = host_now(), time_ns = sys_realtime_ns();
+	size_t done = 0;
 	int r;
 
 	r = close_gates(regions, count);
 	for (size_t i = 0; r == 0 && i < count; i++) {
-		dup_space(&regions[i]->space, &snapshots[i]->snap);
+		r = dup_space(&regions[i]->space, &snapshots[i]->snap);
 		snapshots[i]->time_ns = time_ns;
+		done += r == 0;
 	}
+	for (size_t i = 0; r < 0 && i < done; i++)
+		dup_release(&regions[i]->space, &snapshots[i]->snap);
 	open_gates(regions, count);
 	if (r == 0)
 		note_duration(regions, count, host_now() - start);
+	return r;
+}
+
+/* Where pages have to be armed, as many as possible are before the gates close. */
+static int arm_ahead(struct cow_region *const regions[], size_t count)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < count; i++)
+		if (regions[i]->trap)
+			r = trap_start(regions[i]->trap);
 	return r;
 }
 
@@ -112,9 +130,13 @@ int cut_regions(struct cow_region *const regions[], size_t count, struct cow_sna
 
 	for (size_t i = 0; i < count; i++)
 		pthread_mutex_lock(&regions[i]->cut_mutex);
-	r = cut(regions, count, snapshots);
+	r = arm_ahead(regions, count);
+	if (r == 0)
+		r = cut(regions, count, snapshots);
 	for (size_t i = count; i-- > 0;)
 		pthread_mutex_unlock(&regions[i]->cut_mutex);
+	for (size_t i = 0; i < count; i++)
+		snapshot_unref_due(regions[i]);
 	return r;
 }
 

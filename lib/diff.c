@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Which pages differ between two states. The table says which pages were opened in between; opened is not
- * written, so those are compared.
+ * Which pages differ between two states. The table says which pages were opened in between; opened
+ * is not written, so those are compared.
  */
 #include "lib/internal.h"
 
@@ -22,7 +22,8 @@ static int report_run(struct diff *diff)
 	diff->run_first = diff->run_end = 0;
 	if (first == end)
 		return 0;
-	return diff->range((size_t)(first << shift), (size_t)((end - first) << shift), diff->context);
+	return diff->range((size_t)(first << shift), (size_t)((end - first) << shift),
+			   diff->context);
 }
 
 static int read_newer(struct diff *diff, uint64_t page, unsigned char *content)
@@ -40,7 +41,8 @@ static int compare(struct diff *diff, uint64_t page)
 	size_t size = space_page_size(diff->space);
 	int r;
 
-	if (diff->newer && snap_content_epoch(&diff->newer->snap, page) <= diff->older->snap.epoch &&
+	if (diff->newer &&
+	    snap_content_epoch(&diff->newer->snap, page) <= diff->older->snap.epoch &&
 	    !atomic_load(&diff->newer->snap.dropped))
 		return 0;
 	r = snap_read(&diff->older->snap, page, 0, diff->pages, size);
@@ -107,7 +109,8 @@ int cow_snapshot_diff(struct cow_snapshot *older, struct cow_snapshot *newer, co
 	diff.pages = sys_alloc_array(2, space_page_size(diff.space));
 	if (!diff.pages)
 		return -ENOMEM;
-	r = table_walk(&diff.space->table, 0, diff.space->pages, diff.older->snap.epoch, visit, &diff);
+	r = table_walk(&diff.space->table, 0, diff.space->pages, diff.older->snap.epoch, visit,
+		       &diff);
 	if (r == 0)
 		r = report_run(&diff);
 	sys_free(diff.pages);

@@ -26,9 +26,9 @@ void histogram_add(struct histogram *histogram, uint64_t ns)
 	uint64_t max = atomic_load_explicit(&histogram->max, memory_order_relaxed);
 
 	atomic_fetch_add_explicit(&histogram->counts[bucket_of(ns)], 1, memory_order_relaxed);
-	while (ns > max && !atomic_compare_exchange_weak_explicit(&histogram->max, &max, ns,
-								  memory_order_relaxed,
-								  memory_order_relaxed))
+	while (ns > max &&
+	       !atomic_compare_exchange_weak_explicit(&histogram->max, &max, ns,
+						      memory_order_relaxed, memory_order_relaxed))
 		;
 }
 

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* A log-linear histogram of nanoseconds, 16 steps an octave (within 1/16), for many writing threads. */
+/* A log-linear histogram of nanoseconds, 16 steps an octave (within 1/16), for many writing
+ * threads. */
 #ifndef COW_LIB_HISTOGRAM_H
 #define COW_LIB_HISTOGRAM_H
 
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define HISTOGRAM_STEPS	  16u
+#define HISTOGRAM_STEPS   16u
 #define HISTOGRAM_BUCKETS (40u * HISTOGRAM_STEPS) /* up to about 2.4 hours */
 
 struct histogram {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the public objects are made of. A region is a space with a window of real memory, a policy for
- * its limit, and a reference count: the caller's reference and one for each snapshot.
+ * What the public objects are made of. A region is a space with a window of real memory, a policy
+ * for its limit, and a reference count: the caller's reference and one for each snapshot.
  *
  * Lock order: cut_mutex (of several regions: by address) -> gate -> view_mutex -> the space's lock.
  */
@@ -16,6 +16,7 @@
 #include "core/space.h"
 #include "cow.h"
 #include "lib/histogram.h"
+#include "mmu/trap.h"
 #include "sys/sys.h"
 
 struct spill;
@@ -28,15 +29,20 @@ struct cow_region {
 	unsigned char *base;
 	size_t length;
 	bool adopted;
-	int memfd; /* -1: private memory */
+	int memfd;        /* -1: private memory */
+	int empty_advice; /* to madvise(): gives pages back, which then read as zero; -1: nothing
+			     does */
 	struct cow_snapshot *source; /* of a branch: a reference */
+	enum cow_trap trap_kind;
+	struct trap *trap; /* NULL: explicit */
 	enum cow_limit_policy limit_policy;
 	uint64_t limit_timeout_ns, cut_timeout_ns;
 	struct spill *spill;         /* NULL: none */
 	_Atomic uint32_t block_said; /* the log has been told once that there is no room */
-	pthread_mutex_t cut_mutex; /* orders cuts and rollbacks */
+	pthread_mutex_t cut_mutex;   /* orders cuts and rollbacks */
 	_Atomic uint64_t cut_ns_last, cut_ns_max;
 	_Atomic uint64_t dropped_snapshots, view_bytes;
+	_Atomic(struct cow_snapshot *) later; /* references that a trap could not drop */
 	struct histogram fault_ns;
 };
 
@@ -49,8 +55,10 @@ struct cow_snapshot {
 	uint64_t time_ns;
 	_Atomic uint32_t pins; /* views, branches, a rollback under way; or SNAPSHOT_DROPPED */
 	_Atomic uint32_t branches;
-	pthread_mutex_t view_mutex; /* guards view */
+	pthread_mutex_t view_mutex; /* guards view and image */
 	struct view *view;
+	int image;                  /* a descriptor, -1: none */
+	struct cow_snapshot *later; /* in its region's list of references to be dropped */
 };
 
 /* --- checks.c: what every public function does first --- */
@@ -80,7 +88,9 @@ struct cow_region *snapshot_drop(struct cow_snapshot *snapshot);
 int bracket_enter(struct cow_region *region);
 void bracket_leave(struct cow_region *region);
 bool bracket_is_held(const struct cow_region *region);
-/* Opens pages; -EAGAIN and others: some may have been opened, no content changed. Inside a bracket. */
+bool bracket_is_any_held(void);
+/* Opens pages; -EAGAIN and others: some may have been opened, no content changed. Inside a bracket.
+ * */
 int bracket_open_pages(struct cow_region *region, uint64_t first, uint64_t end, unsigned flags);
 
 /* --- cut.c --- */
@@ -90,18 +100,32 @@ int cut_regions(struct cow_region *const regions[], size_t count, struct cow_sna
 struct cow_snapshot *snapshot_make(struct cow_region *region);
 void snapshot_discard(struct cow_snapshot *snapshot); /* never cut */
 bool snapshot_try_get(struct cow_snapshot *snapshot);
-int snapshot_pin(struct cow_snapshot *snapshot); /* it will not be dropped; -ESTALE: it was already */
+int snapshot_pin(
+	struct cow_snapshot *snapshot); /* it will not be dropped; -ESTALE: it was already */
 void snapshot_unpin(struct cow_snapshot *snapshot);
+/* Drops a reference when somebody who may free memory comes by. */
+void snapshot_unref_later(struct cow_snapshot *snapshot);
+void snapshot_unref_due(struct cow_region *region);
 
 /* --- limit.c --- */
-/* After -EAGAIN: 0: try again; or -EAGAIN: the policy has come to its end. freed: what space.freed was
- * before the attempt; *deadline_ns: 0 at the first attempt. Outside the gate, with no lock held. */
+/* After -EAGAIN: 0: try again; or -EAGAIN: the policy has come to its end. freed: what space.freed
+ * was before the attempt; *deadline_ns: 0 at the first attempt. Outside the gate, with no lock
+ * held. */
 int limit_make_room(struct cow_region *region, uint32_t freed, uint64_t *deadline_ns);
+/* The same in a trap, which cannot say no: goes on to give up whatever snapshot there is. */
+int limit_make_room_trapped(void *region, uint32_t freed, uint64_t *deadline_ns);
+
+/* --- image.c --- */
+/* The descriptor stays the snapshot's. */
+int image_get(struct cow_snapshot *snapshot, int *ret_fd);
+int image_fill(struct cow_snapshot *snapshot, int fd);
 
 /* --- view.c --- */
 void view_free(struct view *view);
 
 /* --- log.c --- */
 void log_message(int priority, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* In a trap nothing is said. */
+void log_mute(bool muted);
 
 #endif

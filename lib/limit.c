@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is done when a first write finds no frame: the policies of enum cow_limit_policy. Called outside the
- * gate and without a lock: it may wait, and tell the log.
+ * What is done when a first write finds no frame: the policies of enum cow_limit_policy. Called
+ * outside the gate and without a lock: it may wait, and tell the log.
  */
 #include <stddef.h>
 
@@ -44,6 +44,27 @@ static bool give_up(struct cow_region *region, struct cow_snapshot *victim)
 	return true;
 }
 
+/* The last resort: the oldest, whoever looks at it. */
+static bool drop_pinned(struct cow_region *region)
+{
+	struct cow_snapshot *victim = NULL;
+	uint32_t pins;
+
+	lock_take(&region->space.lock);
+	if (region->space.oldest_snap && snapshot_try_get(snapshot_of(region->space.oldest_snap)))
+		victim = snapshot_of(region->space.oldest_snap);
+	lock_drop(&region->space.lock);
+	if (!victim)
+		return false;
+	pins = atomic_fetch_or(&victim->pins, SNAPSHOT_DROPPED);
+	if (!(pins & SNAPSHOT_DROPPED)) {
+		dup_drop(&region->space, &victim->snap);
+		atomic_fetch_add(&region->dropped_snapshots, 1);
+	}
+	snapshot_unref_later(victim);
+	return true;
+}
+
 static bool drop_one(struct cow_region *region)
 {
 	struct cow_snapshot *victim;
@@ -52,19 +73,21 @@ static bool drop_one(struct cow_region *region)
 	/* One that was pinned in between is not found again. */
 	while (!dropped && (victim = find_victim(&region->space))) {
 		dropped = give_up(region, victim);
-		cow_snapshot_unref(victim);
+		snapshot_unref_later(victim);
 	}
 	if (dropped)
-		log_message(LOG_WARNING, "libcow: preimage_limit reached, the oldest snapshot was given up: "
-					 "free snapshots sooner, raise the limit, or use COW_LIMIT_SPILL");
+		log_message(LOG_WARNING,
+			    "libcow: preimage_limit reached, the oldest snapshot was given up: "
+			    "free snapshots sooner, raise the limit, or use COW_LIMIT_SPILL");
 	return dropped;
 }
 
 static void say_once(struct cow_region *region, const char *what, int error)
 {
 	if (atomic_exchange(&region->block_said, 1) == 0)
-		log_message(LOG_WARNING, "libcow: preimage_limit reached%s%s%s: writers wait for snapshots "
-					 "to be freed",
+		log_message(LOG_WARNING,
+			    "libcow: preimage_limit reached%s%s%s: writers wait for snapshots "
+			    "to be freed",
 			    what, error ? ": " : "", error ? strerror(error) : "");
 }
 
@@ -90,8 +113,9 @@ static int wait_for_room(struct cow_region *region, uint32_t freed, uint64_t *de
 	uint64_t now = host_now();
 
 	if (*deadline_ns == 0)
-		*deadline_ns = now + region->limit_timeout_ns < now ? UINT64_MAX :
-								       now + region->limit_timeout_ns;
+		*deadline_ns = now + region->limit_timeout_ns < now ?
+				       UINT64_MAX :
+				       now + region->limit_timeout_ns;
 	if (now >= *deadline_ns)
 		return -EAGAIN;
 	atomic_fetch_add(&space->freed_waiters, 1);
@@ -117,6 +141,19 @@ static int spill_room(struct cow_region *region)
 	if (moved < 0)
 		say_once(region, ", spilling failed", -moved);
 	return moved > 0 ? 0 : -ENOSPC;
+}
+
+int limit_make_room_trapped(void *context, uint32_t freed, uint64_t *deadline_ns)
+{
+	struct cow_region *region = context;
+	int r;
+
+	log_mute(true);
+	r = limit_make_room(region, freed, deadline_ns);
+	if (r == -EAGAIN && (drop_one(region) || drop_pinned(region)))
+		r = 0;
+	log_mute(false);
+	return r;
 }
 
 int limit_make_room(struct cow_region *region, uint32_t freed, uint64_t *deadline_ns)

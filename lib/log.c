@@ -4,7 +4,8 @@
 
 #include "lib/internal.h"
 
-static pthread_rwlock_t sink_lock = PTHREAD_RWLOCK_INITIALIZER; /* keeps function and context together */
+static pthread_rwlock_t sink_lock =
+	PTHREAD_RWLOCK_INITIALIZER; /* keeps function and context together */
 static cow_log_fn sink;
 static void *sink_context;
 
@@ -16,6 +17,13 @@ void cow_log_set(cow_log_fn log, void *context)
 	pthread_rwlock_unlock(&sink_lock);
 }
 
+static _Thread_local bool muted __attribute__((tls_model("initial-exec")));
+
+void log_mute(bool mute)
+{
+	muted = mute;
+}
+
 void log_message(int priority, const char *format, ...)
 {
 	char message[400];
@@ -23,6 +31,8 @@ void log_message(int priority, const char *format, ...)
 	cow_log_fn log;
 	va_list arguments;
 
+	if (muted)
+		return;
 	pthread_rwlock_rdlock(&sink_lock);
 	log = sink;
 	context = sink_context;
@@ -37,7 +47,7 @@ void log_message(int priority, const char *format, ...)
 
 const char *cow_version(void)
 {
-#define TEXT(x)	 #x
+#define TEXT(x)  #x
 #define VALUE(x) TEXT(x)
 	return VALUE(COW_VERSION_MAJOR) "." VALUE(COW_VERSION_MINOR) "." VALUE(COW_VERSION_PATCH);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Merging of equal kept pages, as KSM does it, but on request: kept pages never change, so one comparison
- * is enough, and nothing has to be un-merged later.
+ * Merging of equal kept pages, as KSM does it, but on request: kept pages never change, so one
+ * comparison is enough, and nothing has to be un-merged later.
  */
 #define XXH_INLINE_ALL
 #include <xxhash.h>

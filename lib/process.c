@@ -11,8 +11,8 @@
 
 static _Atomic(_Atomic uint64_t *) page;
 
-/* Two threads may both make a page; the first one to publish it wins. No mutex: a fork() at the wrong
- * moment would leave it held in the child for ever. */
+/* Two threads may both make a page; the first one to publish it wins. No mutex: a fork() at the
+ * wrong moment would leave it held in the child for ever. */
 static int make_page(void)
 {
 	_Atomic uint64_t *none = NULL;

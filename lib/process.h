@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Which process an object belongs to. A child made by fork(), or by a bare clone(), has copies of all
- * objects, but not their threads and not their kept pages, and must not touch them. A page that the
- * kernel empties in every child tells them apart without a system call and without a fork handler.
+ * Which process an object belongs to. A child made by fork(), or by a bare clone(), has copies of
+ * all objects, but not their threads and not their kept pages, and must not touch them. A page that
+ * the kernel empties in every child tells them apart without a system call and without a fork
+ * handler.
  */
 #ifndef COW_LIB_PROCESS_H
 #define COW_LIB_PROCESS_H

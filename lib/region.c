@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Making and freeing regions. The window is an ordinary mapping of the full length, of which the kernel
- * gives memory to the pages that are touched; everything else hangs from struct cow_region.
+ * Making and freeing regions. The window is an ordinary mapping of the full length, of which the
+ * kernel gives memory to the pages that are touched; everything else hangs from struct cow_region.
  */
 #include <assert.h>
 
@@ -9,10 +9,10 @@
 #include "lib/process.h"
 #include "lib/spill.h"
 
-#define LENGTH_MAX	   ((size_t)1 << 44)
+#define LENGTH_MAX         ((size_t)1 << 44)
 #define DEFAULT_POOL_LIMIT ((size_t)64 << 20)
 #define DEFAULT_TIMEOUT_NS 1000000000ull
-#define KNOWN_FLAGS	   (COW_REGION_HUGE_PAGES | COW_REGION_SHARED)
+#define KNOWN_FLAGS        (COW_REGION_HUGE_PAGES | COW_REGION_SHARED)
 
 static const struct cow_region_options default_options = COW_REGION_OPTIONS_INIT;
 
@@ -37,30 +37,46 @@ static int check_options(const struct cow_region_options *options, struct region
 		return -EINVAL;
 	if (options->trap < COW_TRAP_AUTO || options->trap > COW_TRAP_EXPLICIT)
 		return -EINVAL;
-	if (options->trap != COW_TRAP_EXPLICIT) {
-		log_message(LOG_ERR, "libcow: this release has the explicit trap only: "
-				     "set options.trap to COW_TRAP_EXPLICIT and bracket the writes");
-		return -EOPNOTSUPP;
-	}
 	return 0;
 }
 
-static int map_window(struct cow_region *region, const struct cow_region_options *options)
+/* The memory behind the window: private and anonymous, a file of its own to share, or, for a branch
+ * under a trap, the snapshot's image, of which writes make private copies. */
+static int open_backing(struct cow_region *region, const struct cow_region_options *options,
+			struct cow_snapshot *source, int *ret_fd, int *ret_flags)
 {
-	int flags = MAP_NORESERVE, kind = MAP_PRIVATE | MAP_ANONYMOUS;
-	void *address;
+	bool filled = source && options->trap != COW_TRAP_EXPLICIT;
 	int r;
 
+	*ret_fd = -1;
+	*ret_flags = MAP_PRIVATE | MAP_ANONYMOUS;
 	if (options->flags & COW_REGION_SHARED) {
 		r = sys_memfd("cow-region", region->length);
 		if (r < 0)
 			return r;
-		region->memfd = r;
-		kind = MAP_SHARED;
+		*ret_fd = region->memfd = r;
+		*ret_flags = MAP_SHARED;
+		region->empty_advice = MADV_REMOVE;
+		return filled ? image_fill(source, region->memfd) : 0;
 	}
-	if (options->address)
-		flags |= MAP_FIXED_NOREPLACE;
-	r = sys_map(options->address, region->length, PROT_READ | PROT_WRITE, flags | kind, region->memfd,
+	if (!filled)
+		return 0;
+	*ret_flags = MAP_PRIVATE;
+	region->empty_advice = -1; /* the image would show again */
+	return image_get(source, ret_fd);
+}
+
+static int map_window(struct cow_region *region, const struct cow_region_options *options,
+		      struct cow_snapshot *source, int *ret_file)
+{
+	int flags, r;
+	void *address;
+
+	r = open_backing(region, options, source, ret_file, &flags);
+	if (r < 0)
+		return r;
+	flags |= MAP_NORESERVE | (options->address ? MAP_FIXED_NOREPLACE : 0);
+	r = sys_map(options->address, region->length, PROT_READ | PROT_WRITE, flags, *ret_file,
 		    &address);
 	if (r < 0)
 		return r;
@@ -90,6 +106,7 @@ static int set_up_limit(struct cow_region *region, const struct cow_region_optio
 /* Whatever was set up, in reverse. */
 static void region_destroy(struct cow_region *region)
 {
+	trap_free(region->trap);
 	space_destroy(&region->space);
 	spill_free(region->spill);
 	if (region->base && !region->adopted)
@@ -99,6 +116,44 @@ static void region_destroy(struct cow_region *region)
 	sys_free(region);
 }
 
+/* What a page is that was never written: under a trap, see each back end's start. */
+static enum base_kind base_kind(const struct cow_region_options *options, struct region_base base)
+{
+	if (options->trap == COW_TRAP_MPROTECT)
+		return BASE_WINDOW;
+	if (options->trap != COW_TRAP_EXPLICIT)
+		return BASE_ZERO;
+	return base.adopt ? BASE_WINDOW : base.source ? BASE_SOURCE : BASE_ZERO;
+}
+
+static int init_trap(struct cow_region *region, enum cow_trap kind, int file)
+{
+	const struct trap_policy policy = {
+		.is_nested = bracket_is_any_held,
+		.make_room = limit_make_room_trapped,
+		.context = region,
+	};
+	int r = 0;
+
+	if (kind == COW_TRAP_SIGNAL)
+		r = trap_new_signal(&region->space, &policy, file, &region->trap);
+	else if (kind == COW_TRAP_THREAD)
+		r = trap_new_thread(&region->space, &policy, file, &region->trap);
+	else if (kind == COW_TRAP_MPROTECT)
+		r = trap_new_mprotect(&region->space, &policy, &region->trap);
+	if (region->trap)
+		region->space.mmu = &region->trap->mmu;
+	region->trap_kind = kind;
+	if (r == 0 || r == -ENOMEM)
+		return r;
+	log_message(LOG_ERR,
+		    "libcow: the trap cannot be had here (%s): allow userfaultfd "
+		    "(vm.unprivileged_userfaultfd, or the container's seccomp profile), "
+		    "or use COW_TRAP_MPROTECT or COW_TRAP_EXPLICIT",
+		    strerror(-r));
+	return -EOPNOTSUPP;
+}
+
 static int init_space(struct cow_region *region, const struct cow_region_options *options,
 		      struct region_base base)
 {
@@ -106,7 +161,7 @@ static int init_space(struct cow_region *region, const struct cow_region_options
 		.page_shift = (unsigned)__builtin_ctzl(sys_page_size()),
 		.window = region->base,
 		.pages = region->length / sys_page_size(),
-		.base = base.adopt ? BASE_WINDOW : base.source ? BASE_SOURCE : BASE_ZERO,
+		.base = base_kind(options, base),
 		.source = base.source ? &base.source->snap : NULL,
 		.mmu = &mmu_explicit,
 		.limit = options->preimage_limit,
@@ -116,6 +171,26 @@ static int init_space(struct cow_region *region, const struct cow_region_options
 	};
 
 	return space_init(&region->space, &config);
+}
+
+/* The thread trap serves the kernel's own writes as well, where the process may have it do so; the
+ * signal trap is the faster one where not; mprotect() is always there. */
+static enum cow_trap choose_trap(void)
+{
+	bool kernel_faults = false;
+	uint32_t features;
+	int uffd = sys_uffd_write_protect_new(false, &kernel_faults, &features);
+	enum cow_trap chosen = uffd < 0      ? COW_TRAP_MPROTECT :
+			       kernel_faults ? COW_TRAP_THREAD :
+					       COW_TRAP_SIGNAL;
+
+	sys_close(uffd);
+	log_message(LOG_INFO, "libcow: COW_TRAP_AUTO chose the %s trap%s",
+		    chosen == COW_TRAP_THREAD ? "thread" :
+		    chosen == COW_TRAP_SIGNAL ? "signal" :
+						"mprotect",
+		    chosen == COW_TRAP_MPROTECT ? ": userfaultfd is not to be had" : "");
+	return chosen;
 }
 
 static int round_length(size_t length, size_t *ret_length)
@@ -141,6 +216,7 @@ int region_make(size_t length, const struct cow_region_options *given, struct re
 {
 	struct cow_region_options options = default_options;
 	struct cow_region *region;
+	int file = -1;
 	int r;
 
 	if (!ret_region)
@@ -155,6 +231,8 @@ int region_make(size_t length, const struct cow_region_options *given, struct re
 	r = check_options(&options, base);
 	if (r < 0)
 		return r;
+	if (options.trap == COW_TRAP_AUTO)
+		options.trap = choose_trap();
 	r = round_length(length, &length);
 	if (r < 0)
 		return r;
@@ -162,6 +240,7 @@ int region_make(size_t length, const struct cow_region_options *given, struct re
 	if (!region)
 		return -ENOMEM;
 	region->memfd = -1;
+	region->empty_advice = MADV_DONTNEED;
 	region->length = length;
 	atomic_init(&region->refs, 1);
 	pthread_mutex_init(&region->cut_mutex, NULL);
@@ -175,11 +254,13 @@ int region_make(size_t length, const struct cow_region_options *given, struct re
 		region->adopted = true;
 		region->base = base.adopt;
 	} else {
-		r = map_window(region, &options);
+		r = map_window(region, &options, base.source, &file);
 	}
 	if (r < 0)
 		goto out;
 	r = init_space(region, &options, base);
+	if (r == 0)
+		r = init_trap(region, options.trap, file);
 	if (r < 0)
 		goto out;
 	if (base.source)
@@ -217,7 +298,8 @@ struct cow_region *region_get(struct cow_region *region)
 	return region;
 }
 
-/* A branch's end may be that of its source, and so on: a loop, since nothing bounds how deep they go. */
+/* A branch's end may be that of its source, and so on: a loop, since nothing bounds how deep they
+ * go. */
 void region_put(struct cow_region *region)
 {
 	while (region && atomic_fetch_sub(&region->refs, 1) == 1) {
@@ -235,8 +317,10 @@ void region_put(struct cow_region *region)
 
 void cow_region_free(struct cow_region *region)
 {
-	if (check_region(region) == 0)
-		region_put(region);
+	if (check_region(region) < 0)
+		return;
+	snapshot_unref_due(region);
+	region_put(region);
 }
 
 void *cow_region_get_base(const struct cow_region *region)
@@ -251,5 +335,9 @@ size_t cow_region_get_length(const struct cow_region *region)
 
 int cow_region_arm(struct cow_region *region)
 {
-	return check_region(region);
+	int r = check_region(region);
+
+	if (r == 0 && region->trap)
+		r = trap_arm_ahead(region->trap);
+	return r;
 }

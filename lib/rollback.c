@@ -2,10 +2,10 @@
 /*
  * Rollback: a write of the pages that were written since, with what the snapshot has.
  *
- * First every such page is opened, as any writer would: that keeps what newer snapshots read, can fail,
- * and changes no content. Then the contents are put back, which fails only when spilled content cannot be
- * read; so that this, too, leaves the region as it was, where anything is spilled a guard snapshot is taken
- * first, and everything is read once before it is needed.
+ * First every such page is opened, as any writer would: that keeps what newer snapshots read, can
+ * fail, and changes no content. Then the contents are put back, which fails only when spilled
+ * content cannot be read; so that this, too, leaves the region as it was, where anything is spilled
+ * a guard snapshot is taken first, and everything is read once before it is needed.
  */
 #include "lib/internal.h"
 
@@ -13,7 +13,7 @@ struct rollback {
 	struct cow_region *region;
 	struct snap *to;
 	uint64_t run_first, run_end; /* pages that had no content then: their memory goes back */
-	void *scratch; /* a page */
+	void *scratch;               /* a page */
 };
 
 static int open_page(uint64_t page, struct entry *entry, void *context)
@@ -32,7 +32,7 @@ static void give_back(struct rollback *rollback)
 
 	if (length == 0)
 		return;
-	if (sys_advise(start, length, region->memfd >= 0 ? MADV_REMOVE : MADV_DONTNEED) < 0)
+	if (region->empty_advice < 0 || sys_advise(start, length, region->empty_advice) < 0)
 		memset(start, 0, length);
 	rollback->run_first = rollback->run_end = 0;
 }
@@ -54,11 +54,12 @@ static int put_back(uint64_t page, struct entry *entry, void *context)
 	int r;
 
 	(void)entry;
-	if (space->base != BASE_WINDOW && snap_content_epoch(rollback->to, page) == 0) {
+	if (space_forgets(space) && snap_content_epoch(rollback->to, page) == 0) {
 		put_back_base(rollback, page);
 		return 0;
 	}
-	/* Open already, unless the guard puts back what was given back a moment ago: that keeps nothing. */
+	/* Open already, unless the guard puts back what was given back a moment ago: that keeps
+	 * nothing. */
 	r = bracket_open_pages(rollback->region, page, page + 1, FAULT_WHOLE);
 	if (r < 0)
 		return r;
@@ -83,8 +84,8 @@ static int try_page(uint64_t page, struct entry *entry, void *context)
 			 space_page_size(&rollback->region->space));
 }
 
-/* Reads everything once before anything changes: where a disk fails for good, the guard's own pages could not
- * be read back either. */
+/* Reads everything once before anything changes: where a disk fails for good, the guard's own pages
+ * could not be read back either. */
 static int try_all(struct rollback *rollback)
 {
 	struct space *space = &rollback->region->space;
@@ -108,7 +109,8 @@ static bool anything_spilled(struct space *space)
 	return spilled;
 }
 
-/* The cut mutex is held: no cut falls in between. 1: something was spilled meanwhile, so it takes a guard. */
+/* The cut mutex is held: no cut falls in between. 1: something was spilled meanwhile, so it takes a
+ * guard. */
 static int rollback_locked(struct cow_region *region, struct cow_snapshot *snapshot,
 			   struct cow_snapshot *guard)
 {
@@ -151,6 +153,7 @@ static int rollback_guarded(struct cow_region *region, struct cow_snapshot *snap
 		if (r != -EAGAIN)
 			return r;
 		r = limit_make_room(region, freed, &deadline_ns);
+		snapshot_unref_due(region);
 	} while (r == 0);
 	return r;
 }

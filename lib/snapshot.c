@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Snapshots as objects: references, reading, branching. What a snapshot is made of stands in core/dup.c.
+ * Snapshots as objects: references, reading, branching. What a snapshot is made of stands in
+ * core/dup.c.
  */
 #include "lib/internal.h"
 #include "lib/process.h"
@@ -13,6 +14,7 @@ struct cow_snapshot *snapshot_make(struct cow_region *region)
 		return NULL;
 	atomic_init(&snapshot->refs, 1);
 	pthread_mutex_init(&snapshot->view_mutex, NULL);
+	snapshot->image = -1;
 	snapshot->region = region_get(region);
 	return snapshot;
 }
@@ -58,6 +60,27 @@ void snapshot_unpin(struct cow_snapshot *snapshot)
 	atomic_fetch_sub(&snapshot->pins, 1);
 }
 
+void snapshot_unref_later(struct cow_snapshot *snapshot)
+{
+	struct cow_region *region = snapshot->region;
+
+	snapshot->later = atomic_load(&region->later);
+	while (!atomic_compare_exchange_weak(&region->later, &snapshot->later, snapshot))
+		;
+}
+
+void snapshot_unref_due(struct cow_region *region)
+{
+	struct cow_snapshot *snapshot = atomic_exchange(&region->later, NULL);
+
+	while (snapshot) {
+		struct cow_snapshot *next = snapshot->later;
+
+		cow_snapshot_unref(snapshot);
+		snapshot = next;
+	}
+}
+
 struct cow_region *snapshot_drop(struct cow_snapshot *snapshot)
 {
 	struct cow_region *region = snapshot->region;
@@ -65,6 +88,7 @@ struct cow_region *snapshot_drop(struct cow_snapshot *snapshot)
 	if (atomic_fetch_sub(&snapshot->refs, 1) != 1)
 		return NULL;
 	view_free(snapshot->view);
+	sys_close(snapshot->image);
 	dup_release(&region->space, &snapshot->snap);
 	pthread_mutex_destroy(&snapshot->view_mutex);
 	sys_free(snapshot);
@@ -81,6 +105,27 @@ struct cow_snapshot *cow_snapshot_unref(struct cow_snapshot *snapshot)
 size_t cow_snapshot_get_length(const struct cow_snapshot *snapshot)
 {
 	return snapshot ? snapshot->region->length : 0;
+}
+
+/* Where stores trap, the buffer may be in a region: then the copy goes by a page that is not, since
+ * a trap inside a grace section could wait for that very section to end. */
+static int read_piece(struct snap *snap, uint64_t page, size_t at, unsigned char *buffer,
+		      size_t length)
+{
+	unsigned char bounce[4096];
+	int r = 0;
+
+	if (!trap_exists())
+		return snap_read(snap, page, at, buffer, length);
+	for (size_t done = 0; r == 0 && done < length;) {
+		size_t piece = length - done < sizeof(bounce) ? length - done : sizeof(bounce);
+
+		r = snap_read(snap, page, at + done, bounce, piece);
+		if (r == 0)
+			memcpy(buffer + done, bounce, piece);
+		done += piece;
+	}
+	return r;
 }
 
 int cow_snapshot_read(struct cow_snapshot *snapshot, size_t offset, void *buffer, size_t length)
@@ -100,8 +145,8 @@ int cow_snapshot_read(struct cow_snapshot *snapshot, size_t offset, void *buffer
 		size_t at = (offset + done) & (page_size - 1);
 		size_t piece = page_size - at < length - done ? page_size - at : length - done;
 
-		r = snap_read(&snapshot->snap, (offset + done) >> shift, at,
-			      (unsigned char *)buffer + done, piece);
+		r = read_piece(&snapshot->snap, (offset + done) >> shift, at,
+			       (unsigned char *)buffer + done, piece);
 		done += piece;
 	}
 	return r;
@@ -118,8 +163,8 @@ int cow_snapshot_branch(struct cow_snapshot *snapshot, const struct cow_region_o
 	r = snapshot_pin(snapshot);
 	if (r < 0)
 		return r;
-	r = region_make(snapshot->region->length, options, (struct region_base){ .source = snapshot },
-			ret_region);
+	r = region_make(snapshot->region->length, options,
+			(struct region_base){ .source = snapshot }, ret_region);
 	snapshot_unpin(snapshot); /* the branch has its own */
 	return r;
 }
@@ -145,7 +190,8 @@ int cow_snapshot_get_stats(struct cow_snapshot *snapshot, struct cow_snapshot_st
 	stats.time_ns = snapshot->time_ns;
 	stats.length = snapshot->region->length;
 	stats.private_bytes = private_pages * page_size;
-	stats.shared_bytes = (read_pages > private_pages ? read_pages - private_pages : 0) * page_size;
+	stats.shared_bytes = (read_pages > private_pages ? read_pages - private_pages : 0) *
+			     page_size;
 	stats.dropped = atomic_load(&snapshot->snap.dropped);
 	stats.branches = atomic_load(&snapshot->branches);
 	pthread_mutex_lock(&snapshot->view_mutex);

@@ -5,7 +5,7 @@
 #include "lib/spill.h"
 
 #define BLOCK_EXTENTS 4096u
-#define BLOCKS	      4096u /* 4 TiB of 4 KiB pages */
+#define BLOCKS        4096u /* 4 TiB of 4 KiB pages */
 
 /* Live slots of some extents; 0: free. Blocks are made as the file grows, and stay. */
 struct extent_block {
@@ -49,8 +49,10 @@ int spill_new(const char *directory, size_t page_size, struct spill **ret_spill)
 	}
 	r = sys_is_tmpfs(fd);
 	if (r > 0) {
-		log_message(LOG_ERR, "libcow: %s is on tmpfs, which is memory: "
-				     "choose a spill_directory on a disk", directory);
+		log_message(LOG_ERR,
+			    "libcow: %s is on tmpfs, which is memory: "
+			    "choose a spill_directory on a disk",
+			    directory);
 		r = -EINVAL;
 	}
 	spill = r == 0 ? sys_alloc(sizeof(*spill)) : NULL;
@@ -72,7 +74,8 @@ void spill_free(struct spill *spill)
 		return;
 	sys_close(spill->fd);
 	for (unsigned i = 0; i < BLOCKS; i++)
-		sys_free(atomic_load(&spill->blocks[i]));
+		if (atomic_load(&spill->blocks[i]))
+			host_unmap(atomic_load(&spill->blocks[i]), sizeof(struct extent_block));
 	pthread_mutex_destroy(&spill->mutex);
 	sys_free(spill);
 }
@@ -102,7 +105,7 @@ static int take_extent(struct spill *spill, uint64_t *ret_extent)
 	if (block == BLOCKS)
 		return -ENOSPC;
 	if (!atomic_load(&spill->blocks[block])) {
-		struct extent_block *made = sys_alloc(sizeof(*made));
+		struct extent_block *made = host_map(sizeof(*made), 4096); /* this may be a trap */
 
 		if (!made)
 			return -ENOMEM;

@@ -49,7 +49,7 @@ int cow_region_get_stats(struct cow_region *region, struct cow_region_stats *ret
 	r = stats_room(ret_stats, sizeof(stats), sizeof(stats), &room);
 	if (r < 0)
 		return r;
-	stats.trap = COW_TRAP_EXPLICIT;
+	stats.trap = region->trap_kind;
 	stats.page_size = (uint32_t)space_page_size(&region->space);
 	stats.pages = region->space.pages;
 	add_counters(&region->space, &stats);

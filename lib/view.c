@@ -2,12 +2,12 @@
 /*
  * Views: a whole snapshot as contiguous read-only memory.
  *
- * A view is an empty mapping whose missing pages userfaultfd reports. One service thread a view reads them
- * from the snapshot, a run around the missing one, and puts them in whole, so that nobody ever sees a page
- * half filled. Where there is no userfaultfd the view is filled at once.
+ * A view is an empty mapping whose missing pages userfaultfd reports. One service thread a view
+ * reads them from the snapshot, a run around the missing one, and puts them in whole, so that
+ * nobody ever sees a page half filled. Where there is no userfaultfd the view is filled at once.
  *
- * A page that cannot be had (the snapshot was given up, a spilled page cannot be read) is replaced by one of
- * an empty file, which answers every access with SIGBUS.
+ * A page that cannot be had (the snapshot was given up, a spilled page cannot be read) is replaced
+ * by one of an empty file, which answers every access with SIGBUS.
  */
 #include <unistd.h>
 
@@ -19,8 +19,8 @@ struct view {
 	struct cow_snapshot *snapshot; /* owns the view: no reference */
 	unsigned char *base;
 	size_t length, page_size;
-	int uffd;  /* -1: filled at once, complete */
-	int stop;  /* eventfd */
+	int uffd; /* -1: filled at once, complete */
+	int stop; /* eventfd */
 	int epoll;
 	int empty; /* a file of no length, for pages that cannot be had */
 	bool kernel_faults;
@@ -51,8 +51,8 @@ static void poison(struct view *view, size_t offset)
 {
 	void *ignored;
 
-	(void)sys_map(view->base + offset, view->page_size, PROT_READ, MAP_SHARED | MAP_FIXED, view->empty,
-		      &ignored);
+	(void)sys_map(view->base + offset, view->page_size, PROT_READ, MAP_SHARED | MAP_FIXED,
+		      view->empty, &ignored);
 	(void)sys_uffd_wake(view->uffd, view->base + offset, view->page_size);
 }
 
@@ -109,7 +109,8 @@ static int map_memory(struct view *view)
 	void *base;
 	int r;
 
-	r = sys_map(NULL, view->length, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, &base);
+	r = sys_map(NULL, view->length, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+		    &base);
 	if (r < 0)
 		return r;
 	view->base = base;
@@ -207,7 +208,10 @@ static int view_new(struct cow_snapshot *snapshot, struct view **ret_view)
 		.snapshot = snapshot,
 		.length = snapshot->region->length,
 		.page_size = space_page_size(&snapshot->region->space),
-		.uffd = -1, .stop = -1, .epoll = -1, .empty = -1,
+		.uffd = -1,
+		.stop = -1,
+		.epoll = -1,
+		.empty = -1,
 	};
 	r = map_memory(view);
 	if (r == 0 && set_up_faults(view) == 0)

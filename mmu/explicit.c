@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The explicit back end. A page is protected by being older than the current epoch, which its writers
- * test when they open a bracket; so protecting every page is the same as counting the epoch up, and a
- * cut costs the same whatever was written.
+ * The explicit back end. A page is protected by being older than the current epoch, which its
+ * writers test when they open a bracket; so protecting every page is the same as counting the epoch
+ * up, and a cut costs the same whatever was written.
  */
 #include "mmu/mmu.h"
 

@@ -6,6 +6,10 @@
  * A page that protect() returned for may still be written through a stale translation until flush()
  * returned. unprotect() takes effect at once. A NULL function has nothing to do. All of them may be
  * called in a trap.
+ *
+ * A back end that knows its open pages protects and flushes all of them in protect_open(), and
+ * needs neither protect() nor flush(). It may fail; then pages may be protected all the same, which
+ * costs a trap.
  */
 #ifndef COW_MMU_MMU_H
 #define COW_MMU_MMU_H
@@ -16,6 +20,7 @@ struct mmu;
 
 struct mmu_ops {
 	const char *name;
+	int (*protect_open)(struct mmu *mmu);
 	void (*protect)(struct mmu *mmu, uint64_t page);
 	void (*unprotect)(struct mmu *mmu, uint64_t page);
 	void (*flush)(struct mmu *mmu);

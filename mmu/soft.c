@@ -9,8 +9,8 @@ static struct soft_mmu *soft_of(struct mmu *mmu)
 	return (struct soft_mmu *)(void *)mmu; /* its first member */
 }
 
-/* Between two instructions of the CPU. Never taken twice by a thread, never held across a step of the
- * model checker, so there it is always free. */
+/* Between two instructions of the CPU. Never taken twice by a thread, never held across a step of
+ * the model checker, so there it is always free. */
 static void cpu_hold(struct soft_cpu *cpu)
 {
 	while (atomic_exchange_explicit(&cpu->held, 1, memory_order_acquire) != 0)

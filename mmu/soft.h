@@ -1,26 +1,28 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The software MMU: simulated CPUs that reach a space's window through a page table and a TLB each, so
- * that a forgotten flush or a wrong order shows up in a deterministic run instead of once a month.
+ * The software MMU: simulated CPUs that reach a space's window through a page table and a TLB each,
+ * so that a forgotten flush or a wrong order shows up in a deterministic run instead of once a
+ * month.
  *
  * Model
  * - The page table has a present and a write bit for each page. A CPU that misses its TLB walks the
- *   table and caches what it finds; from then on the table does not matter to it. protect() changes the
- *   table alone: a CPU with a cached translation goes on storing until flush(). unprotect() leaves
- *   read-only entries behind, as the kernel does: a spurious fault. A CPU that faults forgets its entry for
- *   that page, as x86 does, so a spurious fault comes once.
- * - A store is translated and done in one piece. On hardware there is a gap between the two, but a shoot-
- *   down waits until each CPU has acknowledged, which it does between instructions; and a store that was
- *   translated earlier and is done before its CPU is flushed is the same as one translated then through the
- *   same cached entry. flush() therefore excludes each CPU in turn, and the gap needs no states of its own.
- * - No dirty bit. x86 looks at the page table again at the first store through a clean entry, so fewer
- *   stale stores get through there than here. What is right here is right there.
- * - A store without permission traps as the trap back ends do: gate_enter(), fault(), gate_leave(), and
- *   the instruction starts again. A load of a page that is not present (one that a branch has not brought
- *   in) is read through to what lies below.
+ *   table and caches what it finds; from then on the table does not matter to it. protect() changes
+ *   the table alone: a CPU with a cached translation goes on storing until flush(). unprotect()
+ *   leaves read-only entries behind, as the kernel does: a spurious fault. A CPU that faults
+ *   forgets its entry for that page, as x86 does, so a spurious fault comes once.
+ * - A store is translated and done in one piece. On hardware there is a gap between the two, but a
+ *   shoot- down waits until each CPU has acknowledged, which it does between instructions; and a
+ *   store that was translated earlier and is done before its CPU is flushed is the same as one
+ *   translated then through the same cached entry. flush() therefore excludes each CPU in turn, and
+ *   the gap needs no states of its own.
+ * - No dirty bit. x86 looks at the page table again at the first store through a clean entry, so
+ *   fewer stale stores get through there than here. What is right here is right there.
+ * - A store without permission traps as the trap back ends do: gate_enter(), fault(), gate_leave(),
+ *   and the instruction starts again. A load of a page that is not present (one that a branch has
+ *   not brought in) is read through to what lies below.
  *
- * Limits: page sizes of the space only, no huge pages; forget() does not reach the page table, so it is for
- * spaces without trap. One thread runs a CPU at a time.
+ * Limits: page sizes of the space only, no huge pages; forget() does not reach the page table, so
+ * it is for spaces without trap. One thread runs a CPU at a time.
  */
 #ifndef COW_MMU_SOFT_H
 #define COW_MMU_SOFT_H
@@ -62,7 +64,8 @@ static inline size_t soft_bytes(unsigned cpus, uint64_t pages)
 void soft_init(struct soft_mmu *soft, struct space *space, void *memory, unsigned cpus,
 	       uint64_t pages, enum base_kind base);
 
-/* One instruction of a CPU. 0, or what fault() gave: then nothing was stored. Not inside the gate. */
+/* One instruction of a CPU. 0, or what fault() gave: then nothing was stored. Not inside the gate.
+ * */
 int soft_store(struct soft_mmu *soft, unsigned cpu, uint64_t address, unsigned char byte);
 int soft_load(struct soft_mmu *soft, unsigned cpu, uint64_t address, unsigned char *ret_byte);
 

@@ -3,6 +3,8 @@
 #ifndef COW_SYS_COMPAT_H
 #define COW_SYS_COMPAT_H
 
+#include <linux/fs.h>
+#include <linux/types.h>
 #include <linux/userfaultfd.h>
 #include <sys/mman.h>
 
@@ -17,6 +19,25 @@
 #endif
 #ifndef UFFD_USER_MODE_ONLY /* 5.11 */
 #define UFFD_USER_MODE_ONLY 1
+#endif
+
+#ifndef PAGEMAP_SCAN /* 6.7 */
+struct pm_scan_arg {
+	__u64 size, flags, start, end, walk_end, vec, vec_len, max_pages;
+	__u64 category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+struct page_region {
+	__u64 start, end, categories;
+};
+#define PAGEMAP_SCAN    _IOWR('f', 16, struct pm_scan_arg)
+#define PAGE_IS_PRESENT (1 << 3)
+#define PAGE_IS_SWAPPED (1 << 4)
+#endif
+#ifndef UFFD_FEATURE_WP_HUGETLBFS_SHMEM /* 5.19 */
+#define UFFD_FEATURE_WP_HUGETLBFS_SHMEM (1 << 12)
+#endif
+#ifndef UFFD_FEATURE_WP_UNPOPULATED /* 6.4 */
+#define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
 #endif
 
 #endif

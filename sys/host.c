@@ -10,8 +10,8 @@
 #include "core/host.h"
 #include "sys/sys.h"
 
-/* mmap() aligns to pages only: take more, and give back what is left on both sides. The memory is not
- * inherited by fork(): a child cannot use a region, so its page tables need not carry it. */
+/* mmap() aligns to pages only: take more, and give back what is left on both sides. The memory is
+ * not inherited by fork(): a child cannot use a region, so its page tables need not carry it. */
 void *host_map(size_t bytes, size_t align)
 {
 	size_t page = sys_page_size();
@@ -52,8 +52,8 @@ bool host_wait(_Atomic uint32_t *word, uint32_t value, uint64_t deadline_ns)
 	long r;
 
 	/* WAIT_BITSET takes an absolute time on the monotonic clock. */
-	r = syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, value, deadline_ns ? &until : NULL, NULL,
-		    FUTEX_BITSET_MATCH_ANY);
+	r = syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, value, deadline_ns ? &until : NULL,
+		    NULL, FUTEX_BITSET_MATCH_ANY);
 	if (r < 0 && errno == ETIMEDOUT) {
 		errno = saved;
 		return false;
@@ -91,6 +91,7 @@ unsigned host_shard(void)
 	static _Thread_local unsigned mine __attribute__((tls_model("initial-exec")));
 
 	if (mine == 0)
-		mine = atomic_fetch_add_explicit(&threads, 1, memory_order_relaxed) % HOST_SHARDS + 1;
+		mine = atomic_fetch_add_explicit(&threads, 1, memory_order_relaxed) % HOST_SHARDS +
+		       1;
 	return mine - 1;
 }

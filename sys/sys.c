@@ -28,14 +28,23 @@ static int injected(enum sys_call call)
 const char *sys_call_name(enum sys_call call)
 {
 	static const char *const names[SYS_CALLS] = {
-		[SYS_CALL_ALLOC] = "alloc",	  [SYS_CALL_MAP] = "mmap",
-		[SYS_CALL_UNMAP] = "munmap",	  [SYS_CALL_PROTECT] = "mprotect",
+		[SYS_CALL_ALLOC] = "alloc",
+		[SYS_CALL_MAP] = "mmap",
+		[SYS_CALL_UNMAP] = "munmap",
+		[SYS_CALL_PROTECT] = "mprotect",
 		[SYS_CALL_ADVISE] = "madvise",
-		[SYS_CALL_MEMFD] = "memfd_create", [SYS_CALL_TRUNCATE] = "ftruncate",
-		[SYS_CALL_OPEN] = "open",	  [SYS_CALL_STATFS] = "fstatfs",
-		[SYS_CALL_READ_AT] = "pread",	  [SYS_CALL_WRITE_AT] = "pwritev",
-		[SYS_CALL_EVENTFD] = "eventfd",	  [SYS_CALL_EPOLL] = "epoll",
-		[SYS_CALL_USERFAULTFD] = "userfaultfd", [SYS_CALL_UFFD_IOCTL] = "ioctl(userfaultfd)",
+		[SYS_CALL_MEMFD] = "memfd_create",
+		[SYS_CALL_TRUNCATE] = "ftruncate",
+		[SYS_CALL_OPEN] = "open",
+		[SYS_CALL_STATFS] = "fstatfs",
+		[SYS_CALL_READ_AT] = "pread",
+		[SYS_CALL_WRITE_AT] = "pwritev",
+		[SYS_CALL_EVENTFD] = "eventfd",
+		[SYS_CALL_EPOLL] = "epoll",
+		[SYS_CALL_USERFAULTFD] = "userfaultfd",
+		[SYS_CALL_UFFD_IOCTL] = "ioctl(userfaultfd)",
+		[SYS_CALL_PAGEMAP] = "pagemap",
+		[SYS_CALL_SIGACTION] = "sigaction",
 		[SYS_CALL_THREAD] = "pthread_create",
 	};
 
@@ -138,7 +147,7 @@ int sys_memfd(const char *name, size_t length)
 
 	if (r < 0)
 		return r;
-	fd = memfd_create(name, MFD_CLOEXEC);
+	fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0)
 		return -errno;
 	r = sys_truncate(fd, length);
@@ -147,6 +156,15 @@ int sys_memfd(const char *name, size_t length)
 		return r;
 	}
 	return fd;
+}
+
+int sys_seal(int fd)
+{
+	int r = injected(SYS_CALL_MEMFD);
+
+	if (r < 0)
+		return r;
+	return fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK) < 0 ? -errno : 0;
 }
 
 int sys_truncate(int fd, uint64_t length)
@@ -299,10 +317,16 @@ int sys_epoll_wait(int epoll, uint64_t *ret_data)
 	return 0;
 }
 
+static int uffd_api(int fd, uint64_t features)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
+
+	return ioctl(fd, UFFDIO_API, &api) < 0 ? -errno : 0;
+}
+
 /* Without the flag it needs privilege, but serves system calls that touch the range, too. */
 int sys_userfaultfd(bool *ret_kernel_faults)
 {
-	struct uffdio_api api = { .api = UFFD_API };
 	int r = injected(SYS_CALL_USERFAULTFD);
 	bool kernel_faults = true;
 	long fd;
@@ -316,8 +340,8 @@ int sys_userfaultfd(bool *ret_kernel_faults)
 	}
 	if (fd < 0)
 		return -errno;
-	if (ioctl((int)fd, UFFDIO_API, &api) < 0) {
-		r = -errno;
+	r = uffd_api((int)fd, 0);
+	if (r < 0) {
 		sys_close((int)fd);
 		return r;
 	}
@@ -342,6 +366,195 @@ int sys_uffd_register_missing(int fd, void *address, size_t length)
 	};
 
 	return uffd_ioctl(fd, UFFDIO_REGISTER, &range);
+}
+
+int sys_uffd_write_protect_new(bool deliver_signal, bool *ret_kernel_faults, uint32_t *ret_features)
+{
+	uint64_t wanted = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
+			  (deliver_signal ? UFFD_FEATURE_SIGBUS : 0);
+	bool kernel_faults = !deliver_signal;
+	int r = injected(SYS_CALL_USERFAULTFD);
+	long fd;
+
+	if (r < 0)
+		return r;
+	fd = syscall(SYS_userfaultfd,
+		     O_CLOEXEC | O_NONBLOCK | (deliver_signal ? UFFD_USER_MODE_ONLY : 0));
+	if (fd < 0 && errno == EPERM && !deliver_signal) {
+		kernel_faults = false;
+		fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+	}
+	if (fd < 0)
+		return -errno;
+	/* An unknown feature fails the call, and takes the descriptor with it. */
+	*ret_features = 0;
+	if (uffd_api((int)fd, wanted | UFFD_FEATURE_WP_UNPOPULATED) == 0) {
+		*ret_features = SYS_UFFD_UNPOPULATED;
+	} else {
+		sys_close((int)fd);
+		fd = syscall(SYS_userfaultfd,
+			     O_CLOEXEC | O_NONBLOCK | (kernel_faults ? 0 : UFFD_USER_MODE_ONLY));
+		if (fd < 0)
+			return -errno;
+		r = uffd_api((int)fd, wanted);
+		if (r < 0) {
+			sys_close((int)fd);
+			return r;
+		}
+	}
+	*ret_kernel_faults = kernel_faults;
+	return (int)fd;
+}
+
+int sys_uffd_register(int fd, void *address, size_t length, bool missing)
+{
+	struct uffdio_register range = {
+		.range = { .start = (uintptr_t)address, .len = length },
+		.mode = UFFDIO_REGISTER_MODE_WP | (missing ? UFFDIO_REGISTER_MODE_MISSING : 0),
+	};
+
+	return uffd_ioctl(fd, UFFDIO_REGISTER, &range);
+}
+
+int sys_uffd_unregister(int fd, void *address, size_t length)
+{
+	struct uffdio_range range = { .start = (uintptr_t)address, .len = length };
+
+	return uffd_ioctl(fd, UFFDIO_UNREGISTER, &range);
+}
+
+int sys_uffd_protect(int fd, void *address, size_t length, bool protect, bool wake)
+{
+	struct uffdio_writeprotect range = {
+		.range = { .start = (uintptr_t)address, .len = length },
+		.mode = protect ? UFFDIO_WRITEPROTECT_MODE_WP :
+				  (wake ? 0 : UFFDIO_WRITEPROTECT_MODE_DONTWAKE),
+	};
+	int r;
+
+	do
+		r = uffd_ioctl(fd, UFFDIO_WRITEPROTECT, &range);
+	while (r == -EAGAIN); /* the address space is being changed, by fork() say */
+	return r;
+}
+
+int sys_pagemap_open(void)
+{
+	int r = injected(SYS_CALL_PAGEMAP);
+	int fd;
+
+	if (r < 0)
+		return r;
+	fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+#define PAGEMAP_CONTENT (3ull << 62) /* present, or swapped */
+
+int sys_pagemap_read(int pagemap, const void *address, size_t pages, unsigned char *ret_present)
+{
+	uint64_t entries[512];
+	int r = injected(SYS_CALL_PAGEMAP);
+
+	for (size_t done = 0; r == 0 && done < pages;) {
+		size_t piece = pages - done < 512 ? pages - done : 512;
+		off_t at =
+			(off_t)(((uintptr_t)address / sys_page_size() + done) * sizeof(entries[0]));
+		ssize_t n = pread(pagemap, entries, piece * sizeof(entries[0]), at);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		for (size_t i = 0; i < (size_t)n / sizeof(entries[0]); i++)
+			ret_present[done++] = (entries[i] & PAGEMAP_CONTENT) != 0;
+	}
+	return r;
+}
+
+/* Kernels before 6.7 have to be asked for each page: a region that is mostly reserved takes them
+ * long. */
+static int find_page_by_page(int pagemap, const char *address, const char *end,
+			     const void **ret_found)
+{
+	size_t page = sys_page_size();
+	unsigned char content[512];
+
+	for (; address < end; address += sizeof(content) * page) {
+		size_t left = (size_t)(end - address) / page;
+		size_t count = left < sizeof(content) ? left : sizeof(content);
+		int r = sys_pagemap_read(pagemap, address, count, content);
+
+		if (r < 0)
+			return r;
+		for (size_t i = 0; i < count; i++)
+			if (content[i]) {
+				*ret_found = address + i * page;
+				return 0;
+			}
+	}
+	*ret_found = end;
+	return 0;
+}
+
+int sys_pagemap_find(int pagemap, const void *address, const void *end, const void **ret_found)
+{
+	struct page_region found = { 0 };
+	struct pm_scan_arg scan = {
+		.size = sizeof(scan),
+		.start = (uintptr_t)address,
+		.end = (uintptr_t)end,
+		.vec = (uintptr_t)&found,
+		.vec_len = 1,
+		.max_pages = 1,
+		.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+		.return_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+	};
+	int r = injected(SYS_CALL_PAGEMAP);
+
+	if (r < 0)
+		return r;
+	r = ioctl(pagemap, PAGEMAP_SCAN, &scan);
+	if (r < 0)
+		return find_page_by_page(pagemap, address, end, ret_found);
+	*ret_found = r == 0 ? end : (const void *)(uintptr_t)found.start;
+	return 0;
+}
+
+int sys_file_data(int fd, uint64_t offset, uint64_t end, uint64_t *ret_data, uint64_t *ret_hole)
+{
+	int r = injected(SYS_CALL_PAGEMAP);
+	off_t data, hole;
+
+	if (r < 0)
+		return r;
+	*ret_data = *ret_hole = end;
+	data = lseek(fd, (off_t)offset, SEEK_DATA);
+	if (data < 0)
+		return errno == ENXIO ? 0 : -errno;
+	if ((uint64_t)data >= end)
+		return 0;
+	hole = lseek(fd, data, SEEK_HOLE);
+	if (hole < 0)
+		return -errno;
+	*ret_data = (uint64_t)data;
+	*ret_hole = (uint64_t)hole < end ? (uint64_t)hole : end;
+	return 0;
+}
+
+int sys_signal_handler(int signal, void (*handler)(int, siginfo_t *, void *),
+		       struct sigaction *ret_before)
+{
+	struct sigaction action = {
+		.sa_sigaction = handler,
+		.sa_flags = SA_SIGINFO | SA_ONSTACK,
+	};
+	int r = injected(SYS_CALL_SIGACTION);
+
+	if (r < 0)
+		return r;
+	sigfillset(&action.sa_mask);
+	return sigaction(signal, &action, ret_before) < 0 ? -errno : 0;
 }
 
 int sys_uffd_read(int fd, uint64_t *ret_address)
@@ -381,6 +594,21 @@ int sys_uffd_wake(int fd, void *address, size_t length)
 int sys_eventfd_signal(int fd)
 {
 	return eventfd_write(fd, 1) < 0 ? -errno : 0;
+}
+
+int sys_at_fork_child(void (*function)(void))
+{
+	static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards known */
+	static void (*known)(void);
+	int r = 0;
+
+	pthread_mutex_lock(&mutex);
+	if (known != function)
+		r = -pthread_atfork(NULL, NULL, function);
+	if (r == 0)
+		known = function;
+	pthread_mutex_unlock(&mutex);
+	return r;
 }
 
 int sys_thread_start(pthread_t *ret_thread, void *(*run)(void *), void *context)

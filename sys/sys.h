@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Every kernel call and every allocation of the library goes through here: the one seam at which tests
- * inject failures. All return 0 (or a result) or a negative errno; EINTR is retried where the call can
- * be repeated.
+ * Every kernel call and every allocation of the library goes through here: the one seam at which
+ * tests inject failures. All return 0 (or a result) or a negative errno; EINTR is retried where the
+ * call can be repeated.
  */
 #ifndef COW_SYS_SYS_H
 #define COW_SYS_SYS_H
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -32,11 +33,14 @@ enum sys_call {
 	SYS_CALL_EPOLL,
 	SYS_CALL_USERFAULTFD,
 	SYS_CALL_UFFD_IOCTL,
+	SYS_CALL_PAGEMAP,
+	SYS_CALL_SIGACTION,
 	SYS_CALL_THREAD,
 	SYS_CALLS,
 };
 
-/* For tests: called before each call; a negative errno is returned in its place. NULL in production. */
+/* For tests: called before each call; a negative errno is returned in its place. NULL in
+ * production. */
 extern int (*sys_injector)(enum sys_call call);
 const char *sys_call_name(enum sys_call call);
 
@@ -53,6 +57,7 @@ bool sys_is_mapped(const void *address, size_t length);
 size_t sys_page_size(void);
 
 int sys_memfd(const char *name, size_t length); /* a descriptor */
+int sys_seal(int fd);                           /* nobody can change it any more */
 int sys_truncate(int fd, uint64_t length);
 int sys_open_unlinked(const char *directory, int flags); /* a descriptor of a nameless file */
 int sys_is_tmpfs(int fd);                                /* 1, 0 */
@@ -70,9 +75,37 @@ int sys_epoll_wait(int epoll, uint64_t *ret_data); /* blocks */
 int sys_userfaultfd(bool *ret_kernel_faults);
 int sys_uffd_register_missing(int fd, void *address, size_t length);
 int sys_uffd_read(int fd, uint64_t *ret_address); /* 1: a page fault, 0: nothing (more) */
-int sys_uffd_copy(int fd, void *to, const void *from, size_t length); /* -EEXIST: it is there already */
+
+/* A userfaultfd that write-protects. deliver_signal: SIGBUS in the thread that traps; else
+ * messages, of which those for the kernel's own accesses need privilege (*ret_kernel_faults). */
+#define SYS_UFFD_UNPOPULATED 0x1u /* protects pages without content, too */
+int sys_uffd_write_protect_new(bool deliver_signal, bool *ret_kernel_faults,
+			       uint32_t *ret_features);
+int sys_uffd_register(int fd, void *address, size_t length, bool missing); /* writes always */
+int sys_uffd_unregister(int fd, void *address, size_t length);
+int sys_uffd_protect(int fd, void *address, size_t length, bool protect, bool wake);
+
+/* Which pages have content, in memory or swapped out: a byte for each page, 1 or 0. pagemap: a
+ * descriptor of /proc/self/pagemap. */
+int sys_pagemap_open(void);
+/* The first page at or after address, below end, that has content; end where there is none. */
+int sys_pagemap_find(int pagemap, const void *address, const void *end, const void **ret_found);
+int sys_pagemap_read(int pagemap, const void *address, size_t pages, unsigned char *ret_present);
+
+/* The first data of a file in [offset, end), and where it ends; both end where there is none. */
+int sys_file_data(int fd, uint64_t offset, uint64_t end, uint64_t *ret_data, uint64_t *ret_hole);
+
+/* A handler for a synchronous signal, on an alternate stack where the thread has one, with all
+ * signals blocked. */
+int sys_signal_handler(int signal, void (*handler)(int, siginfo_t *, void *),
+		       struct sigaction *ret_before);
+int sys_uffd_copy(int fd, void *to, const void *from,
+		  size_t length); /* -EEXIST: it is there already */
 int sys_uffd_wake(int fd, void *address, size_t length);
 int sys_eventfd_signal(int fd);
+
+/* Once in a process; later calls do nothing. */
+int sys_at_fork_child(void (*function)(void));
 
 /* A thread with all signals blocked. */
 int sys_thread_start(pthread_t *ret_thread, void *(*run)(void *), void *context);

@@ -6,13 +6,18 @@
 #include "cow.h"
 #include "tests/tap.h"
 
+/* Tests that hold under every trap are built once for each. */
+#ifndef TEST_TRAP
+#define TEST_TRAP COW_TRAP_EXPLICIT
+#endif
+
 #define PAGE ((size_t)4096)
 
 TAP_MAYBE_UNUSED static struct cow_region_options explicit_options(void)
 {
 	struct cow_region_options options = COW_REGION_OPTIONS_INIT;
 
-	options.trap = COW_TRAP_EXPLICIT;
+	options.trap = TEST_TRAP;
 	return options;
 }
 

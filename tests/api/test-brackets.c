@@ -2,9 +2,9 @@
 /*
  * Brackets and cuts: who waits for whom, who is refused, and that nobody waits for ever.
  *
- * Waiting is shown by order, not by time: a thread that has to wait sets a flag when it got through, and
- * that flag is looked at while it still must not be set; a cut that has to give up is given a
- * short cut_timeout_ns.
+ * Waiting is shown by order, not by time: a thread that has to wait sets a flag when it got
+ * through, and that flag is looked at while it still must not be set; a cut that has to give up is
+ * given a short cut_timeout_ns.
  */
 #include <pthread.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fork(): the child has the region as plain memory and is refused everything else; the parent does not
- * notice. Children say by their exit status which line found something wrong.
+ * fork(): the child has the region as plain memory and is refused everything else; the parent does
+ * not notice. Children say by their exit status which line found something wrong.
  */
 #include <fcntl.h>
 #include <pthread.h>

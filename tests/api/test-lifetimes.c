@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who outlives whom: children pin their parents, whatever the order in which the caller lets go. A leak or a
- * use after free is for the sanitizers to see; that the contents stay is checked here.
+ * Who outlives whom: children pin their parents, whatever the order in which the caller lets go. A
+ * leak or a use after free is for the sanitizers to see; that the contents stay is checked here.
  */
 
 #include <pthread.h>
@@ -136,7 +136,8 @@ TEST(branches_of_branches_freed_in_all_orders)
 	}
 }
 
-/* Runs a function on a stack that is too small for a recursion as deep as what these tests build. */
+/* Runs a function on a stack that is too small for a recursion as deep as what these tests build.
+ * */
 static void on_a_small_stack(void *(*run)(void *), void *context)
 {
 	pthread_attr_t attributes;
@@ -248,7 +249,8 @@ TEST(private_bytes_of_adopted_memory)
 	free(memory);
 }
 
-/* Every page's content is of an epoch of its own: the pages a snapshot keeps form a long chain in its heap. */
+/* Every page's content is of an epoch of its own: the pages a snapshot keeps form a long chain in
+ * its heap. */
 enum { EPOCHS = 10000 };
 
 static void *count_and_free(void *context)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What happens at preimage_limit under each policy: what gives way, what does not, what is refused, and that
- * the limit holds at every step, also as the kernel counts memory.
+ * What happens at preimage_limit under each policy: what gives way, what does not, what is refused,
+ * and that the limit holds at every step, also as the kernel counts memory.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -348,7 +348,8 @@ TEST(a_full_disk_blocks)
 		is_int(status, 0, "writers are refused, nothing is lost, an unref helps");
 }
 
-/* What the kernel says that this process occupies, beyond the window: frames, headers and tables. */
+/* What the kernel says that this process occupies, beyond the window: frames, headers and tables.
+ * */
 static size_t resident_bytes(void)
 {
 	unsigned long size, resident = 0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Views: a snapshot as memory, for the program and for system calls, from many threads, beside a writer.
+ * Views: a snapshot as memory, for the program and for system calls, from many threads, beside a
+ * writer.
  */
 #include <fcntl.h>
 #include <pthread.h>

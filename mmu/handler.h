@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A signal handler that resolves traps, and passes on what is none of ours.
+ */
+#ifndef COW_MMU_HANDLER_H
+#define COW_MMU_HANDLER_H
+
+#include <pthread.h>
+
+#include "mmu/trap.h"
+#include "sys/sys.h"
+
+struct handler {
+	int signal;
+	_Atomic uint32_t installed;
+	struct sigaction before; /* written once, before installed */
+};
+
+/* Once in a process; later calls do nothing. */
+int handler_install(struct handler *handler, void (*function)(int, siginfo_t *, void *));
+
+/* What the handler function does. */
+void handler_run(struct handler *handler, int signal, siginfo_t *info, void *context);
+
+#endif

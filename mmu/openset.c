@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+
+#include "mmu/openset.h"
+
+int openset_init(struct openset *set, uint64_t pages)
+{
+	uint64_t bits = pages, total = 0;
+	_Atomic uint64_t *memory;
+
+	*set = (struct openset){ 0 };
+	do {
+		set->words[set->height] = (bits + 63) / 64;
+		total += set->words[set->height];
+		bits = set->words[set->height++];
+	} while (bits > 1 && set->height < OPENSET_LEVELS);
+	set->bytes = (total * sizeof(uint64_t) + 4095) & ~(size_t)4095;
+	set->memory = host_map(set->bytes, 4096);
+	if (!set->memory)
+		return -ENOMEM;
+	memory = set->memory;
+	for (unsigned level = 0; level < set->height; level++) {
+		set->levels[level] = memory;
+		memory += set->words[level];
+	}
+	return 0;
+}
+
+void openset_destroy(struct openset *set)
+{
+	if (set->memory)
+		host_unmap(set->memory, set->bytes);
+}
+
+void openset_add(struct openset *set, uint64_t page)
+{
+	uint64_t at = page;
+
+	for (unsigned level = 0; level < set->height; level++, at /= 64) {
+		uint64_t bit = (uint64_t)1 << (at % 64);
+
+		if (atomic_fetch_or(&set->levels[level][at / 64], bit) != 0)
+			return; /* so the word's own bit above is set, or being taken together with
+				   ours */
+	}
+}
+
+bool openset_has(const struct openset *set, uint64_t page)
+{
+	return atomic_load(&set->levels[0][page / 64]) >> (page % 64) & 1;
+}
+
+void openset_remove(struct openset *set, uint64_t page)
+{
+	atomic_fetch_and(&set->levels[0][page / 64], ~((uint64_t)1 << (page % 64)));
+}
+
+uint64_t openset_take(struct openset *set, uint64_t word)
+{
+	return atomic_exchange(&set->levels[0][word], 0);
+}
+
+static uint64_t bits_from(uint64_t word, uint64_t at)
+{
+	return word & (~(uint64_t)0 << (at % 64));
+}
+
+/* The first non-empty word of a level at or after *word: asks the level above which ones may be. A
+ * bit above whose word turns out empty is cleared, and set again should something have been added
+ * in between. */
+static bool next_word(struct openset *set, unsigned level, uint64_t *word, uint64_t *ret_bits)
+{
+	while (*word < set->words[level]) {
+		_Atomic uint64_t *here = &set->levels[level][*word];
+		uint64_t above_word = *word / 64, above_bits, candidates;
+
+		*ret_bits = atomic_load(here);
+		if (*ret_bits)
+			return true;
+		if (level + 1 == set->height) {
+			++*word;
+			continue;
+		}
+		atomic_fetch_and(&set->levels[level + 1][above_word],
+				 ~((uint64_t)1 << (*word % 64)));
+		if (atomic_load(here)) {
+			atomic_fetch_or(&set->levels[level + 1][above_word],
+					(uint64_t)1 << (*word % 64));
+			continue;
+		}
+		candidates = bits_from(atomic_load(&set->levels[level + 1][above_word]), *word);
+		if (!candidates) {
+			above_word++;
+			if (!next_word(set, level + 1, &above_word, &above_bits))
+				return false;
+			candidates = above_bits;
+		}
+		*word = above_word * 64 + (uint64_t)__builtin_ctzll(candidates);
+	}
+	return false;
+}
+
+bool openset_next(struct openset *set, uint64_t *word, uint64_t *ret_bits)
+{
+	return next_word(set, 0, word, ret_bits);
+}

@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+
+#include "mmu/trap.h"
+#include "sys/sys.h"
+
+/* --- as an mmu of the core --- */
+
+static void trap_unprotect(struct mmu *mmu, uint64_t page)
+{
+	struct trap *trap = trap_of(mmu);
+
+	if (atomic_load_explicit(&trap->armed, memory_order_relaxed) != TRAP_ARMED)
+		return;
+	openset_add(&trap->open, page);
+	trap->ops->unprotect(trap, page, 1);
+}
+
+/* Runs of open pages, joined over gaps of pages that are armed already. */
+struct run {
+	struct trap *trap;
+	uint64_t first, end;
+	bool exact; /* no gaps */
+	int error;
+};
+
+static void run_flush(struct run *run)
+{
+	if (run->first < run->end && run->error == 0)
+		run->error = run->trap->ops->protect(run->trap, run->first, run->end - run->first);
+	run->first = run->end = 0;
+}
+
+static bool may_join(const struct run *run, uint64_t page)
+{
+	if (run->first == run->end || page > run->end + (run->exact ? 0 : run->trap->gap))
+		return false;
+	return page == run->end || !run->trap->ops->covers ||
+	       run->trap->ops->covers(run->trap, run->end, page);
+}
+
+static void run_add(struct run *run, uint64_t page)
+{
+	if (!may_join(run, page)) {
+		run_flush(run);
+		run->first = page;
+	}
+	run->end = page + 1;
+}
+
+static void run_add_word(struct run *run, uint64_t word, uint64_t bits)
+{
+	for (; bits; bits &= bits - 1)
+		run_add(run, word * 64 + (uint64_t)__builtin_ctzll(bits));
+}
+
+/* The gate is sealed. What was taken out of the set is put back where the kernel refuses: it may be
+ * armed all the same, which the next trap finds out. */
+static int trap_protect_open(struct mmu *mmu)
+{
+	struct trap *trap = trap_of(mmu);
+	struct run run = { .trap = trap };
+	uint64_t bits;
+
+	for (uint64_t word = 0; openset_next(&trap->open, &word, &bits); word++)
+		run_add_word(&run, word, openset_take(&trap->open, word));
+	run_flush(&run);
+	return run.error;
+}
+
+static const struct mmu_ops trap_mmu_ops[] = {
+	{ .name = "trap", .protect_open = trap_protect_open, .unprotect = trap_unprotect },
+};
+
+int trap_init(struct trap *trap, const struct trap_ops *ops, struct space *space,
+	      const struct trap_policy *policy)
+{
+	*trap = (struct trap){
+		.mmu = { .ops = trap_mmu_ops },
+		.ops = ops,
+		.space = space,
+		.policy = *policy,
+		.base = space->window,
+		.length = space->pages << space->page_shift,
+		.gap = 16,
+		.uffd = -1,
+	};
+	return openset_init(&trap->open, space->pages);
+}
+
+/* --- arming --- */
+
+static int start(struct trap *trap)
+{
+	int r = 0;
+
+	if (atomic_load(&trap->armed) == TRAP_ARMED)
+		return 0;
+	lock_take(&trap->start_lock);
+	if (atomic_load(&trap->armed) == TRAP_PLAIN) {
+		r = registry_add(trap);
+		if (r == 0) {
+			atomic_store(&trap->armed, TRAP_STARTING);
+			r = trap->ops->start(trap);
+			if (r < 0)
+				registry_remove(trap);
+			atomic_store(&trap->armed, r < 0 ? TRAP_PLAIN : TRAP_ARMED);
+			host_wake(&trap->armed);
+		}
+	}
+	lock_drop(&trap->start_lock);
+	return r;
+}
+
+/* --- arming ahead --- */
+
+#define ARM_BATCH 512u
+
+/* Pages that this thread holds BUSY while the kernel arms them: who writes one meanwhile waits for
+ * it. Only those: a page in a gap may be opened by its writer just now. */
+struct arming {
+	uint64_t pages[ARM_BATCH];
+	unsigned count;
+};
+
+static int arm_claimed(struct trap *trap, struct arming *arming)
+{
+	struct run run = { .trap = trap, .exact = true };
+
+	for (unsigned i = 0; i < arming->count; i++) {
+		openset_remove(&trap->open, arming->pages[i]);
+		run_add(&run, arming->pages[i]);
+	}
+	run_flush(&run);
+	for (unsigned i = 0; i < arming->count; i++) {
+		if (run.error)
+			openset_add(&trap->open, arming->pages[i]);
+		space_settle(trap->space, arming->pages[i], run.error == 0);
+	}
+	arming->count = 0;
+	return run.error;
+}
+
+static int arm_word(struct trap *trap, struct arming *arming, uint64_t word, uint64_t bits)
+{
+	int r = 0;
+
+	for (; bits; bits &= bits - 1) {
+		uint64_t page = word * 64 + (uint64_t)__builtin_ctzll(bits);
+
+		if (space_claim_open(trap->space, page))
+			arming->pages[arming->count++] = page;
+	}
+	if (arming->count > ARM_BATCH - 64)
+		r = arm_claimed(trap, arming);
+	return r;
+}
+
+/* One round over all open pages. Inside the gate for a batch at a time, so that a cut need not wait
+ * long. */
+static int arm_round(struct trap *trap, uint64_t *ret_armed)
+{
+	struct arming arming = { .count = 0 };
+	uint64_t word = 0, bits, armed = 0;
+	bool more = true;
+	int r = 0;
+
+	while (more && r == 0) {
+		unsigned words = 0;
+
+		gate_enter(&trap->space->gate, host_shard(), trap->policy.is_nested());
+		while (r == 0 && words++ < ARM_BATCH / 64 &&
+		       (more = openset_next(&trap->open, &word, &bits))) {
+			armed += (uint64_t)__builtin_popcountll(bits);
+			r = arm_word(trap, &arming, word++, bits);
+		}
+		if (r == 0)
+			r = arm_claimed(trap, &arming);
+		gate_leave(&trap->space->gate, host_shard());
+	}
+	*ret_armed = armed;
+	return r;
+}
+
+/* Rounds help while each arms much less than the one before: writers dirty pages only as fast as
+ * they trap. Few pages are left to the cut. */
+#define FEW_PAGES   64u
+#define MOST_ROUNDS 8u
+
+int trap_arm_ahead(struct trap *trap)
+{
+	uint64_t armed = UINT64_MAX, before;
+	int r = start(trap);
+
+	for (unsigned round = 0; r == 0 && round < MOST_ROUNDS && armed > FEW_PAGES; round++) {
+		before = armed;
+		r = arm_round(trap, &armed);
+		if (armed > before / 4 * 3)
+			break;
+	}
+	return r;
+}
+
+int trap_start(struct trap *trap)
+{
+	return start(trap);
+}
+
+/* --- the trap itself --- */
+
+/* A page that is open and in the set, and traps again and again, is armed for a reason that nobody
+ * knows of: a cut that failed half way, or somebody else's mprotect(). */
+#define TRAPS_IN_A_ROW 4u
+
+static _Thread_local struct {
+	uintptr_t address;
+	unsigned times;
+} last __attribute__((tls_model("initial-exec")));
+
+static bool keeps_trapping(uintptr_t address)
+{
+	if (last.address != address)
+		last.times = 0;
+	last.address = address;
+	return ++last.times >= TRAPS_IN_A_ROW;
+}
+
+static int touch_page(struct trap *trap, uint64_t page, uintptr_t address)
+{
+	int r = trap->ops->convert ? trap->ops->convert(trap, page) : 0;
+
+	if (r != 0)
+		return r < 0 ? r : 0; /* 1: the instruction begins anew, and may trap again */
+	r = fault(trap->space, page, 0);
+	if (r == 0 && keeps_trapping(address)) {
+		openset_add(&trap->open, page);
+		trap->ops->unprotect(trap, page, 1);
+		last.times = 0;
+	}
+	return r;
+}
+
+static void wait_for_start(struct trap *trap)
+{
+	while (atomic_load(&trap->armed) == TRAP_STARTING)
+		host_wait(&trap->armed, TRAP_STARTING, 0);
+}
+
+int trap_prepare(struct trap *trap, uint64_t page)
+{
+	int r = 0;
+
+	if (trap->ops->convert &&
+	    atomic_load_explicit(&trap->armed, memory_order_acquire) == TRAP_ARMED)
+		r = trap->ops->convert(trap, page);
+	return r < 0 ? r : 0;
+}
+
+int trap_handle(struct trap *trap, uintptr_t address, bool nested)
+{
+	uint64_t page = (address - (uintptr_t)trap->base) >> trap->space->page_shift;
+	uint64_t deadline_ns = 0;
+	int r;
+
+	wait_for_start(trap);
+	do {
+		uint32_t freed = atomic_load(&trap->space->freed);
+
+		gate_enter(&trap->space->gate, host_shard(), nested);
+		r = touch_page(trap, page, address);
+		gate_leave(&trap->space->gate, host_shard());
+		if (r != -EAGAIN)
+			return r;
+		r = trap->policy.make_room(trap->policy.context, freed, &deadline_ns);
+	} while (r == 0);
+	return r;
+}
+
+/* --- which trap an address belongs to --- */
+
+/* Places are never given back to the system, so a handler may walk them at any time. A place is
+ * free when its trap is NULL. */
+struct place {
+	struct place *next; /* set before it is published */
+	_Atomic(struct trap *) trap;
+	_Atomic uintptr_t start, end;
+};
+
+static _Atomic(struct place *) places;
+static struct lock places_lock; /* guards changes */
+
+#define PLACES_BYTES 4096u
+
+static struct place *free_place(void)
+{
+	struct place *place;
+	void *memory;
+
+	for (place = atomic_load(&places); place; place = place->next)
+		if (!atomic_load(&place->trap))
+			return place;
+	/* Unlike host_map()'s, this memory goes to children, too: their handlers and after_fork()
+	 * walk it. */
+	if (sys_map(NULL, PLACES_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		    &memory) < 0)
+		return NULL;
+	place = memory;
+	for (size_t i = 0; i < PLACES_BYTES / sizeof(*place); i++) {
+		place[i].next = atomic_load(&places);
+		atomic_store(&places, &place[i]);
+	}
+	return atomic_load(&places);
+}
+
+int registry_add(struct trap *trap)
+{
+	struct place *place;
+
+	lock_take(&places_lock);
+	place = free_place();
+	if (place) {
+		atomic_store(&place->start, (uintptr_t)trap->base);
+		atomic_store(&place->end, (uintptr_t)trap->base + trap->length);
+		atomic_store(&place->trap, trap);
+	}
+	lock_drop(&places_lock);
+	return place ? 0 : -ENOMEM;
+}
+
+void registry_remove(struct trap *trap)
+{
+	lock_take(&places_lock);
+	for (struct place *place = atomic_load(&places); place; place = place->next)
+		if (atomic_load(&place->trap) == trap)
+			atomic_store(&place->trap, NULL);
+	lock_drop(&places_lock);
+}
+
+/* The address is one that the caller just used, so its region is not being freed, and its place not
+ * taken over; another place's may be, hence the trap is read first and last. */
+struct trap *registry_find(uintptr_t address)
+{
+	for (struct place *place = atomic_load(&places); place; place = place->next) {
+		struct trap *trap = atomic_load(&place->trap);
+
+		if (trap && address >= atomic_load(&place->start) &&
+		    address < atomic_load(&place->end) && atomic_load(&place->trap) == trap)
+			return trap;
+	}
+	return NULL;
+}
+
+bool trap_exists(void)
+{
+	return atomic_load_explicit(&places, memory_order_relaxed) != NULL;
+}
+
+void registry_each(void (*visit)(struct trap *trap))
+{
+	for (struct place *place = atomic_load(&places); place; place = place->next) {
+		struct trap *trap = atomic_load(&place->trap);
+
+		if (trap)
+			visit(trap);
+	}
+}
+
+void trap_free(struct trap *trap)
+{
+	if (!trap)
+		return;
+	registry_remove(trap);
+	if (trap->ops && trap->ops->stop)
+		trap->ops->stop(trap);
+	openset_destroy(&trap->open);
+	sys_free(trap);
+}

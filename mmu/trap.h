@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the back ends with a trap have in common: a window of real memory whose pages the kernel
+ * protects, and how a thread that ran into a protected page gets on.
+ *
+ *   before the first arming   plain memory: nothing is registered, nothing traps. What was written
+ *                             by then is found out by asking the kernel which pages have content
+ *   a page with content       armed or open; the open set holds every page that may be writable
+ *   a granule without any     (2 MiB; uffd) watched for its first touch, which brings it under
+ *                             protection; so a region may be far longer than its contents
+ *
+ * A trap enters the gate as a bracket does, runs the one fault(), and leaves. Where there is no
+ * frame it asks the policy for room outside the gate and begins anew.
+ */
+#ifndef COW_MMU_TRAP_H
+#define COW_MMU_TRAP_H
+
+#include "core/space.h"
+#include "mmu/openset.h"
+
+struct trap;
+
+/* What the library decides for a trap. Called in the trap: no allocation, no lock of the
+ * application's. */
+struct trap_policy {
+	bool (*is_nested)(void); /* the thread is inside some gate already */
+	int (*make_room)(void *context, uint32_t freed,
+			 uint64_t *deadline_ns); /* ends in 0: a store cannot fail */
+	void *context;
+};
+
+struct trap_ops {
+	/* Puts [first, first + count) under protection; all of it has been discovered. 0 or -errno.
+	 * */
+	int (*protect)(struct trap *trap, uint64_t first, uint64_t count);
+	/* Opens it, and lets threads that sleep on it go on. */
+	int (*unprotect)(struct trap *trap, uint64_t first, uint64_t count);
+	/* Before the first arming. */
+	int (*start)(struct trap *trap);
+	void (*stop)(struct trap *trap);
+	/* Whether [first, end) may be protected as well, though nothing there is known to be open.
+	 * NULL: yes. */
+	bool (*covers)(struct trap *trap, uint64_t first, uint64_t end);
+	/* A granule that was not watched page by page was touched: from now on it is. NULL: there
+	 * are none. */
+	int (*convert)(struct trap *trap, uint64_t page);
+};
+
+enum trap_phase { TRAP_PLAIN, TRAP_STARTING, TRAP_ARMED };
+
+struct trap {
+	struct mmu mmu; /* first */
+	const struct trap_ops *ops;
+	struct space *space;
+	struct trap_policy policy;
+	unsigned char *base;
+	size_t length;
+	struct openset open;
+	_Atomic uint32_t armed; /* enum trap_phase; who traps while it starts waits on it */
+	struct lock start_lock; /* guards the start */
+	unsigned gap;  /* armed pages between two open ones that are cheaper covered than skipped */
+	int uffd;      /* -1: none */
+	void *service; /* of the thread trap */
+};
+
+/* The space exists and is not in use yet; memory for the open set is all that is taken. */
+int trap_init(struct trap *trap, const struct trap_ops *ops, struct space *space,
+	      const struct trap_policy *policy);
+
+/* Registers with the kernel and discovers what has content, once; before every cut. */
+int trap_start(struct trap *trap);
+
+/* Starts, and arms what is open, in rounds, beside running writers. */
+int trap_arm_ahead(struct trap *trap);
+
+/* Where an address belongs: a registry of all traps, readable in a signal handler. */
+int registry_add(struct trap *trap);
+void registry_remove(struct trap *trap);
+struct trap *registry_find(uintptr_t address);
+void registry_each(void (*visit)(struct trap *trap)); /* no lock: for a child of fork() */
+
+/* Whether stores may trap anywhere in this process. */
+bool trap_exists(void);
+
+/* A store ran into a protected page, or a load into an unwatched granule. 0: try again. */
+int trap_handle(struct trap *trap, uintptr_t address, bool nested);
+
+/* Before a page is opened by a bracket: sees to it that writing it cannot trap for another reason.
+ * */
+int trap_prepare(struct trap *trap, uint64_t page);
+
+static inline struct trap *trap_of(struct mmu *mmu)
+{
+	return (struct trap *)(void *)mmu;
+}
+
+/* The back ends. Each says by an errno that it is not to be had here. file: what the window maps,
+ * -1: nothing; it stays the caller's. */
+int trap_new_signal(struct space *space, const struct trap_policy *policy, int file,
+		    struct trap **ret_trap);
+int trap_new_thread(struct space *space, const struct trap_policy *policy, int file,
+		    struct trap **ret_trap);
+int trap_new_mprotect(struct space *space, const struct trap_policy *policy,
+		      struct trap **ret_trap);
+void trap_free(struct trap *trap); /* NULL-safe; nobody is inside */
+
+#endif
