@@ -21,9 +21,9 @@ const struct command *const command_table[] = {
 #ifdef COW_HAVE_DEMO
 	&command_demo,
 #endif
-	&command_stat,
 	&command_doctor,
 	&command_ps,
+	&command_stat,
 	&command_version,
 	&command_help,
 	&command_completion,
