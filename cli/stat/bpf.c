@@ -132,7 +132,9 @@ static void take_slots(struct session *session)
 		if (!__atomic_load_n(&source->slots[i].serial, __ATOMIC_ACQUIRE))
 			continue;
 		memcpy(&copy, &source->slots[i], sizeof(copy));
+#ifndef __SANITIZE_THREAD__ /* does not know fences */
 		__atomic_thread_fence(__ATOMIC_ACQUIRE);
+#endif
 		/* The slot may have changed hands while it was read. */
 		if (copy.state != BPF_STAT_COUNTING || source->slots[i].serial != copy.serial)
 			continue;
