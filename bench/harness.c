@@ -41,7 +41,9 @@ void check_errno(int r, const char *what)
 static void usage(const char *purpose, FILE *stream)
 {
 	fprintf(stream,
-		"usage: %s [--quick] [--strict] [--runs N] [--seed N] [--directory DIR] [--json FILE]\n%s\n"
+		"usage: %s [--quick] [--strict] [--runs N] [--seed N] [--directory DIR] "
+		"[--json FILE]\n"
+		"%s\n"
 		"  --quick      tiny sizes, to see that it runs\n"
 		"  --strict     exit status 1 when a result misses its bound\n"
 		"  --runs       counted turns of each measurement (default 9)\n"

@@ -79,12 +79,14 @@ struct cow_snapshot; /* an immutable point-in-time state of a region, reference 
 
 /* How the first write to a page is noticed. */
 enum cow_trap {
-	COW_TRAP_AUTO, /* thread if it may serve the kernel's own faults, else signal, else mprotect */
-	COW_TRAP_SIGNAL, /* userfaultfd, SIGBUS in the writing thread; bracket the kernel's writes */
-	COW_TRAP_THREAD, /* userfaultfd, handler threads: transparent for system calls, too, with
+	COW_TRAP_AUTO,     /* thread if it may serve the kernel's own faults, else signal, else
+	                      mprotect */
+	COW_TRAP_SIGNAL,   /* userfaultfd, SIGBUS in the writing thread; bracket the kernel's
+	                      writes */
+	COW_TRAP_THREAD,   /* userfaultfd, handler threads: transparent for system calls, too, with
 	                      CAP_SYS_PTRACE or vm.unprivileged_userfaultfd=1 */
-	COW_TRAP_MPROTECT, /* mprotect() and SIGSEGV: where userfaultfd is forbidden (containers). A run
-	                      of pages is a mapping to the kernel: see vm.max_map_count */
+	COW_TRAP_MPROTECT, /* mprotect() and SIGSEGV: where userfaultfd is forbidden (containers).
+	                      A run of pages is a mapping to the kernel: see vm.max_map_count */
 	COW_TRAP_EXPLICIT, /* no trap: the caller brackets its writes; a snapshot is O(1) */
 };
 

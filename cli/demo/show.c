@@ -232,7 +232,8 @@ static void warn_if_busy(struct demo *demo, const struct summary summaries[SIDES
 	if (left < BUSY_PERCENT && right < BUSY_PERCENT)
 		return;
 	fprintf(demo->out,
-		"\n%sThe CPUs were busy with other work:%s the writer waited for one %.0f %% of the\n"
+		"\n%sThe CPUs were busy with other work:%s the writer waited for one "
+		"%.0f %% of the\n"
 		"time beside libcow, %.0f %% beside fork(). The slowest writes, and writes per\n"
 		"second, tell of that; compare again on an idle machine.\n",
 		style(demo->out, STYLE_WARN), style(demo->out, STYLE_NONE), left, right);

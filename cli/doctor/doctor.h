@@ -7,9 +7,9 @@
  *	fork.c     what a fork of one process would cost        caps.c   privileges
  *	print.c    text and JSON
  *
- * A finding says what was found, what that means here, what to do, and how we know: measured (by us,
- * with the kernel it was measured on), a rule of the kernel, or a rule of thumb that nobody here
- * has measured. The last kind never is more than a note.
+ * A finding says what was found, what that means here, what to do, and how we know: measured (by
+ * us, with the kernel it was measured on), a rule of the kernel, or a rule of thumb that nobody
+ * here has measured. The last kind never is more than a note.
  */
 #ifndef CLI_DOCTOR_DOCTOR_H
 #define CLI_DOCTOR_DOCTOR_H

@@ -3,12 +3,14 @@
  * Failures injected at every kernel call and every allocation.
  *
  * Model
- * - A script of public calls uses everything the library has. It is run once for every N, with the Nth
- *   call through the seam (sys/sys.h) failing. Where one step makes many calls of one kind (reading a
- *   hundred spilled pages), a few of these stand for the rest; test-inject-long leaves out none.
- * - A public call that fails has to say so by an errno, and to change nothing: every region and snapshot
- *   is compared with what the script expects, the internal invariants are checked, and the same call is
- *   made again without the failure and has to succeed. A call that finds another way is fine, too.
+ * - A script of public calls uses everything the library has. It is run once for every N, with the
+ *   Nth call through the seam (sys/sys.h) failing. Where one step makes many calls of one kind
+ *   (reading a hundred spilled pages), a few of these stand for the rest; test-inject-long leaves
+ *   out none.
+ * - A public call that fails has to say so by an errno, and to change nothing: every region and
+ *   snapshot is compared with what the script expects, the internal invariants are checked, and the
+ *   same call is made again without the failure and has to succeed. A call that finds another way
+ *   is fine, too.
  * - When a run has ended, no descriptor and no mapping is left behind.
  * - Pages are uniform: one byte says what a page holds.
  *
@@ -28,7 +30,7 @@
 
 /* --- the injector --- */
 
-/* Which errno each kind of call fails with; two ways each, since some have a fallback for one of them. */
+/* Which errno each kind of call fails with; two ways each: some have a fallback for one of them. */
 static const int errors[SYS_CALLS][2] = {
 	[SYS_CALL_ALLOC] = { -ENOMEM, -ENOMEM },      [SYS_CALL_MAP] = { -ENOMEM, -ENOMEM },
 	[SYS_CALL_PROTECT] = { -ENOMEM, -EACCES },    [SYS_CALL_ADVISE] = { -EINVAL, -ENOMEM },
@@ -588,9 +590,9 @@ static bool fail_a_read(size_t step, unsigned n, bool for_good)
 	return good && met;
 }
 
-/* Everything is read once before anything changes: a disk that is broken by then changes nothing. After
- * that a single failure does not either; a disk that breaks for good at the second look is beyond help, since
- * what was there before may be on it, too. */
+/* Everything is read once before anything changes: a disk that is broken by then changes nothing.
+ * After that a single failure does not either; a disk that breaks for good at the second look is
+ * beyond help, since what was there before may be on it, too. */
 TEST(rollbacks_and_a_disk_that_fails)
 {
 	unsigned failed = 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The scenarios; world.h says what the words mean. Each is as small as what it is about allows: a step more
- * in every thread multiplies the states. A thread reads a snapshot that another may release only where a
- * program could, too: never the one that is being released. */
+/* The scenarios; world.h says what the words mean. Each is as small as what it is about allows: a
+ * step more in every thread multiplies the states. A thread reads a snapshot that another may
+ * release only where a program could, too: never the one that is being released. */
 #include <stddef.h>
 
 #include "tests/model/world.h"
@@ -33,8 +33,8 @@ const struct scenario scenarios[] = {
 	},
 	{
 		.name = "two-owners",
-		.about =
-			"pages of one age are kept before and after a second cut, the first snapshot goes",
+		.about = "pages of one age are kept before and after a second cut, "
+			 "the first snapshot goes",
 		.pages = 2,
 		.trap = true,
 		.prepare = "s00 s10 c0",

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Every interleaving of small programs on the core, and mutants of the core that these have to find.
+ * Every interleaving of small programs on the core, and mutants of the core, which these have
+ * to find.
  *
- * A scenario is explored until its frontier is empty; how many states that took is printed. A mutant is
- * a core that leaves out or swaps one thing (MUTANT() in core/): at least one scenario has to fail for
- * each. world.h says what the programs mean and how they are judged, explore.h how they are explored.
+ * A scenario is explored until its frontier is empty; how many states that took is printed. A
+ * mutant is a core that leaves out or swaps one thing (MUTANT() in core/): at least one scenario
+ * has to fail for each. world.h says what the programs mean and how they are judged, explore.h how
+ * they are explored.
  *
  * A failure prints the path that led to it, step by step, and how to see it again:
  *

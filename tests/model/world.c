@@ -230,10 +230,10 @@ static void check_read(struct held_snap *held, unsigned page, const unsigned cha
 {
 	for (size_t i = 0; i < PAGE; i++)
 		if (bytes[i] != held->ghost[page][i])
-			model_fail(
-				"snapshot %u page %u changed: byte %zu is %#x, at the cut it was %#x",
-				(unsigned)(held - world()->snaps), page, i, bytes[i],
-				held->ghost[page][i]);
+			model_fail("snapshot %u page %u changed: byte %zu is %#x, "
+				   "at the cut it was %#x",
+				   (unsigned)(held - world()->snaps), page, i, bytes[i],
+				   held->ghost[page][i]);
 }
 
 static void read_snap(struct held_snap *held, unsigned page)

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The world of a scenario: one or two spaces, threads that each run a small program on them, and the
- * plain copies by which everything is judged.
+ * The world of a scenario: one or two spaces, threads that each run a small program on them, and
+ * the plain copies by which everything is judged.
  *
- * A program is words; digits are p: page, h: half of a page, n: snapshot, t: thread. Capitals mean space 1.
+ * A program is words; digits are p: page, h: half of a page, n: snapshot, t: thread. Capitals mean
+ * space 1.
  *
  *   sph      store through the software MMU (a trap where the page is armed)
  *   bpq e    open a bracket over the pages p to q; end it
  *   wph      store inside a bracket
  *   cn Cn    cut space 0 as snapshot n; cut both spaces as n and n + 1
- *   dn       cut space 0 as n, give up while it drains if the scheduler says so (then there is no n)
+ *   dn       cut space 0 as n; give up while it drains if the scheduler says so (then no n)
  *   rnp      read page p of snapshot n, once it is taken; all bytes have to be those of the cut
  *   xn       release snapshot n, once it is taken
  *   yn       drop it (the limit's policy): its readers get -ESTALE
@@ -25,11 +26,12 @@
  *
  * Every thread stores at places of its own, numbers that count up. Oracle:
  * - shadow: what stores have made of live memory, changed in the same step as the store.
- * - ghost[n]: the shadow at the cut, when the gate is sealed and everything is protected. Since it is the
- *   memory at one instant, it is a consistent cut: of each thread's stores a prefix, and no store without
- *   those that it depended on. No bracket may be open at that instant.
- * - Whenever anybody reads snapshot n, and after all threads have ended, it reads as ghost[n]; live memory
- *   reads as the shadow; the space is valid; after all releases nothing is kept and no memory leaked.
+ * - ghost[n]: the shadow at the cut, when the gate is sealed and everything is protected. Since it
+ *   is the memory at one instant, it is a consistent cut: of each thread's stores a prefix, and no
+ *   store without those that it depended on. No bracket may be open at that instant.
+ * - Whenever anybody reads snapshot n, and after all threads have ended, it reads as ghost[n]; live
+ *   memory reads as the shadow; the space is valid; after all releases nothing is kept and no
+ *   memory leaked.
  */
 #ifndef TESTS_MODEL_WORLD_H
 #define TESTS_MODEL_WORLD_H

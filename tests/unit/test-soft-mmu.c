@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The software MMU on the library's own build of the core: what a TLB does to a cut, and that the core
- * copes. tests/model explores the interleavings; here each is made by hand, and threads run for real. */
+/* The software MMU on the library's own build of the core: what a TLB does to a cut, and that the
+ * core copes. tests/model explores the interleavings; here each is made by hand, and threads run
+ * for real. */
 #include <pthread.h>
 
 #include "mmu/soft.h"
@@ -111,7 +112,7 @@ TEST(stale_translation_stores_until_the_flush)
 	is_u64(machine.window[PAGE], 11, "and the store is done");
 	ops->flush(&machine.soft.mmu);
 	is_u64(soft_cached_bits(&machine.soft, 0, 1), 0, "nothing is cached after the flush");
-	/* The core thinks that the page is open, so nobody would ever unprotect it: not by a store. */
+	/* The core thinks that the page is open, so nobody would unprotect it: not by a store. */
 	ops->unprotect(&machine.soft.mmu, 1);
 	store(&machine, 0, 1, 12);
 	is_u64(traps(&machine), 1, "the page was opened again");

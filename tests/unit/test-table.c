@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The page table: what was touched is found, walks visit exactly what was opened since, in order. */
+/* The page table: what was touched is found, walks visit exactly what was opened since, in
+ * order. */
 #include "core/table.h"
 #include "tests/tap.h"
 
