@@ -192,7 +192,7 @@ static double first_writes_kernel(unsigned char *memory, const size_t *order, si
 	child = fork();
 	if (child == 0) {
 		close(hold[1]);
-		_exit(read(hold[0], &end, 1) != 0);
+		_exit(read(hold[0], &end, 1) != 0 ? 1 : 0);
 	}
 	start = now_us();
 	for (size_t i = 0; i < pages; i++)

@@ -118,6 +118,7 @@ static sqlite3 *open_uri(const char *uri)
 
 static void find_extension(char *path, size_t room)
 {
+	static const char beside[] = "/../sqlite/cow_sqlite.so";
 	const char *given = getenv("COW_SQLITE");
 	ssize_t length;
 	char *slash;
@@ -130,7 +131,7 @@ static void find_extension(char *path, size_t room)
 	path[length > 0 ? length : 0] = '\0';
 	slash = strrchr(path, '/');
 	check(slash, "set COW_SQLITE to the extension");
-	strcpy(slash, "/../sqlite/cow_sqlite.so");
+	memcpy(slash, beside, sizeof(beside));
 }
 
 static void load_extension(void)

@@ -70,8 +70,8 @@ void pool_validate(const struct pool *pool);
 
 /* A frame with one reference, contents undefined; NULL at the limit or without memory. */
 void *frame_alloc(struct pool *pool, struct version *version);
-void frame_get(struct pool *pool, void *frame);
-void frame_put(struct pool *pool, void *frame);
+void frame_get(struct pool *pool, void *memory);
+void frame_put(struct pool *pool, void *memory);
 struct frame *frame_descriptor(const struct pool *pool, const void *frame);
 
 /* The next frames, in order of the memory, that hold the content of exactly one version and are not

@@ -76,7 +76,7 @@ struct region_base {
 	void *adopt; /* memory that exists, or NULL */
 	struct cow_snapshot *source;
 };
-int region_make(size_t length, const struct cow_region_options *options, struct region_base base,
+int region_make(size_t length, const struct cow_region_options *given, struct region_base base,
 		struct cow_region **ret_region);
 struct cow_region *region_get(struct cow_region *region);
 void region_put(struct cow_region *region);
@@ -113,7 +113,7 @@ void snapshot_unref_due(struct cow_region *region);
  * held. */
 int limit_make_room(struct cow_region *region, uint32_t freed, uint64_t *deadline_ns);
 /* The same in a trap, which cannot say no: goes on to give up whatever snapshot there is. */
-int limit_make_room_trapped(void *region, uint32_t freed, uint64_t *deadline_ns);
+int limit_make_room_trapped(void *context, uint32_t freed, uint64_t *deadline_ns);
 
 /* --- image.c --- */
 /* The descriptor stays the snapshot's. */

@@ -126,7 +126,7 @@ static int protect_rest(struct uffd *uffd, const struct granule *granule)
  * protected and not known. It is opened as if its writer had trapped. */
 static int open_latecomers(struct uffd *uffd, struct granule *granule)
 {
-	unsigned char before[GRANULE_PAGES_MAX];
+	unsigned char before[GRANULE_PAGES_MAX] = { 0 };
 	int r;
 
 	for (uint64_t i = 0; i < granule->count; i++)

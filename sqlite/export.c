@@ -163,7 +163,7 @@ int export_snapshot(struct cow_snapshot *snapshot, sqlite3_int64 size, const cha
 		rc = check_leftover(path, "-wal", ret_error);
 	if (rc == SQLITE_OK)
 		rc = create_beside(path, &name, &fd, ret_error);
-	if (rc != SQLITE_OK)
+	if (!name)
 		return rc;
 	result = copy_out(snapshot, size, fd);
 	if (close(fd) && !result)

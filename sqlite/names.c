@@ -72,14 +72,16 @@ int database_add_snapshot(struct database *database, const char *name, char **re
 {
 	struct named_snapshot *named = NULL;
 	int rc = check_name(name, ret_error);
+	size_t room;
 
 	if (rc != SQLITE_OK)
 		return rc;
-	named = sqlite3_malloc64(sizeof(*named) + strlen(name) + 1);
+	room = strlen(name) + 1;
+	named = sqlite3_malloc64(sizeof(*named) + room);
 	if (!named)
 		return SQLITE_NOMEM;
 	memset(named, 0, sizeof(*named));
-	strcpy(named->name, name);
+	memcpy(named->name, name, room);
 	named->time_ms = now_ms();
 
 	table_lock();
@@ -104,30 +106,35 @@ int database_add_branch(struct database *database, const char *snapshot, const c
 	struct named_snapshot *origin;
 	struct cow_region *region;
 	struct database *branch;
-	int rc = check_name(name, ret_error);
+	int rc = check_name(name, ret_error), result;
 
 	if (rc != SQLITE_OK)
 		return rc;
 	options.trap = COW_TRAP_EXPLICIT;
 	table_lock();
 	origin = find_snapshot(database, snapshot);
-	rc = origin ? check_unused(database, name, ret_error) : no_snapshot(snapshot, ret_error);
-	if (rc == SQLITE_OK) {
-		int result = cow_snapshot_branch(origin->snapshot, &options, &region);
-
-		if (result)
-			rc = refuse(ret_error, sqlite_code(result, SQLITE_ERROR),
-				    "'%s' cannot be branched: %s", snapshot, strerror(-result));
+	if (!origin) {
+		rc = no_snapshot(snapshot, ret_error);
+		goto out;
 	}
-	if (rc == SQLITE_OK)
-		rc = database_new(region, family, name, origin->size, &branch);
-	if (rc == SQLITE_OK) {
-		branch->parent = database;
-		branch->origin = origin;
-		origin->branches++;
-		branch->next = family->branches;
-		family->branches = branch;
+	rc = check_unused(database, name, ret_error);
+	if (rc != SQLITE_OK)
+		goto out;
+	result = cow_snapshot_branch(origin->snapshot, &options, &region);
+	if (result) {
+		rc = refuse(ret_error, sqlite_code(result, SQLITE_ERROR),
+			    "'%s' cannot be branched: %s", snapshot, strerror(-result));
+		goto out;
 	}
+	rc = database_new(region, family, name, origin->size, &branch);
+	if (rc != SQLITE_OK)
+		goto out;
+	branch->parent = database;
+	branch->origin = origin;
+	origin->branches++;
+	branch->next = family->branches;
+	family->branches = branch;
+out:
 	table_unlock();
 	return rc;
 }
@@ -247,8 +254,8 @@ out:
 
 int database_rollback(struct database *database, const char *name, char **ret_error)
 {
-	struct cow_snapshot *snapshot;
-	sqlite3_int64 size;
+	struct cow_snapshot *snapshot = NULL;
+	sqlite3_int64 size = 0;
 	int rc = check_name(name, ret_error);
 
 	if (rc == SQLITE_OK)

@@ -478,7 +478,7 @@ static int find_page_by_page(int pagemap, const char *address, const char *end,
 			     const void **ret_found)
 {
 	size_t page = sys_page_size();
-	unsigned char content[512];
+	unsigned char content[512] = { 0 };
 
 	for (; address < end; address += sizeof(content) * page) {
 		size_t left = (size_t)(end - address) / page;

@@ -1220,14 +1220,15 @@ static void choose_spill_directory(void)
 int main(int argc, char **argv)
 {
 	static const struct tap_case cases[] = { CASE(random_operations_match_plain_copies) };
+	const char *seed = getenv("COW_SEED"), *steps = getenv("COW_STEPS");
 
 #ifdef MODEL_LONG
 	chosen.seed = (uint64_t)time(NULL) << 16 ^ (uint64_t)getpid();
 #endif
-	if (getenv("COW_SEED"))
-		choose_seed(getenv("COW_SEED"));
-	if (getenv("COW_STEPS"))
-		choose_steps(getenv("COW_STEPS"));
+	if (seed)
+		choose_seed(seed);
+	if (steps)
+		choose_steps(steps);
 	for (; argc > 2; argc -= 2, argv += 2) {
 		if (strcmp(argv[1], "--seed") == 0)
 			choose_seed(argv[2]);

@@ -73,6 +73,7 @@ static struct {
 	_Atomic unsigned failures;
 } cause;
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): the builtin writes through it */
 static void store(uint64_t *to, uint64_t value)
 {
 	__atomic_store_n(to, value, __ATOMIC_RELEASE);
@@ -209,7 +210,7 @@ TEST(control_fork_is_a_consistent_cut)
 		pid = fork();
 
 		if (pid == 0)
-			_exit(!is_consistent(cause.pages, false));
+			_exit(is_consistent(cause.pages, false) ? 0 : 1);
 		waitpid(pid, &status, 0);
 		torn += status != 0;
 	}
@@ -458,7 +459,7 @@ static void run_storm(const struct cow_region_options *options)
 						  storm_merge };
 	enum { ROLES = sizeof(roles) / sizeof(roles[0]) };
 	struct cow_region_stats stats = COW_REGION_STATS_INIT;
-	pthread_t threads[ROLES];
+	pthread_t threads[ROLES] = { 0 };
 	uint64_t seed = 1;
 
 	memset(&storm, 0, sizeof(storm));
@@ -662,7 +663,7 @@ static struct cow_snapshot *many[MANY];
 static void *unref_mine(void *context)
 {
 	uint64_t seed = (uint64_t)(uintptr_t)context;
-	unsigned order[MANY / UNREFFERS];
+	unsigned order[MANY / UNREFFERS] = { 0 };
 
 	for (unsigned i = 0; i < MANY / UNREFFERS; i++) {
 		unsigned at = (unsigned)(draw(&seed) % (i + 1));

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The pool of frames: counts, limits, reuse, what goes back to the system, and the choice of victims. */
+/* The pool of frames: counts, limits, reuse, what goes back to the system, and the choice of
+ * victims. */
 #include "core/frame.h"
 #include "tests/tap.h"
 
@@ -42,7 +43,7 @@ TEST(the_limit_counts_headers_and_idle_frames)
 {
 	enum { FRAMES = 20 };
 	struct pool pool;
-	void *frames[FRAMES];
+	void *frames[FRAMES] = { NULL };
 	size_t got = 0;
 
 	pool_init(&pool, SHIFT, FRAMES * PAGE, SIZE_MAX);
