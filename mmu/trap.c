@@ -240,19 +240,17 @@ static int touch_page(struct trap *trap, uint64_t page, uintptr_t address)
 	return r;
 }
 
-static void wait_for_start(struct trap *trap)
+bool trap_has_started(struct trap *trap)
 {
 	while (atomic_load(&trap->armed) == TRAP_STARTING)
 		host_wait(&trap->armed, TRAP_STARTING, 0);
+	return atomic_load(&trap->armed) == TRAP_ARMED;
 }
 
 int trap_prepare(struct trap *trap, uint64_t page)
 {
-	int r = 0;
+	int r = trap->ops->convert ? trap->ops->convert(trap, page) : 0;
 
-	if (trap->ops->convert &&
-	    atomic_load_explicit(&trap->armed, memory_order_acquire) == TRAP_ARMED)
-		r = trap->ops->convert(trap, page);
 	return r < 0 ? r : 0;
 }
 
@@ -262,7 +260,7 @@ int trap_handle(struct trap *trap, uintptr_t address, bool nested)
 	uint64_t deadline_ns = 0;
 	int r;
 
-	wait_for_start(trap);
+	trap_has_started(trap);
 	do {
 		uint32_t freed = atomic_load(&trap->space->freed);
 

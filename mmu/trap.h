@@ -70,6 +70,9 @@ int trap_init(struct trap *trap, const struct trap_ops *ops, struct space *space
 /* Registers with the kernel and discovers what has content, once; before every cut. */
 int trap_start(struct trap *trap);
 
+/* Waits for a start that is under way. */
+bool trap_has_started(struct trap *trap);
+
 /* Starts, and arms what is open, in rounds, beside running writers. */
 int trap_arm_ahead(struct trap *trap);
 
@@ -85,7 +88,7 @@ bool trap_exists(void);
 /* A store ran into a protected page, or a load into an unwatched granule. 0: try again. */
 int trap_handle(struct trap *trap, uintptr_t address, bool nested);
 
-/* Before a page is opened by a bracket: sees to it that writing it cannot trap for another reason.
+/* Started. Before a page is opened by a bracket: sees to it that writing it cannot trap for another reason.
  * */
 int trap_prepare(struct trap *trap, uint64_t page);
 
