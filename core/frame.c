@@ -7,6 +7,10 @@
 /* Most frames faulted in at once: it is done under the space's lock, so it must stay short. */
 #define READY_STEP_MAX 32u
 
+/* From here on a chunk is worth a huge page: what of it is not used yet stays below 1/64, and with
+ * that many frames most accesses would miss the TLB. */
+#define HUGE_FROM_BYTES ((size_t)128 << 20)
+
 static size_t chunk_bytes(const struct pool *pool)
 {
 	return (size_t)FRAMES_PER_CHUNK << pool->page_shift;
@@ -110,6 +114,8 @@ static struct chunk *chunk_new(struct pool *pool)
 	chunk = host_map(chunk_bytes(pool), chunk_bytes(pool));
 	if (!chunk)
 		return NULL;
+	if (pool->used_frames << pool->page_shift >= HUGE_FROM_BYTES)
+		host_advise_huge(chunk, chunk_bytes(pool));
 	chunk->pool = pool;
 	chunk->fresh = chunk->ready = header_frames(pool);
 	pool->committed += header;

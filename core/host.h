@@ -21,6 +21,7 @@ void host_unmap(void *memory, size_t bytes);
 
 /* A hint: fault the memory in now. */
 void host_populate(void *memory, size_t bytes);
+void host_advise_huge(void *memory, size_t bytes); /* another: huge pages are welcome */
 
 /* Sleeps while *word is value; may return early. A deadline (host_now() time, 0: none) that has
  * passed gives false. */

@@ -42,6 +42,11 @@ void host_populate(void *memory, size_t bytes)
 	madvise(memory, bytes, MADV_POPULATE_WRITE); /* unknown before 5.14: then each page traps */
 }
 
+void host_advise_huge(void *memory, size_t bytes)
+{
+	madvise(memory, bytes, MADV_HUGEPAGE);
+}
+
 bool host_wait(_Atomic uint32_t *word, uint32_t value, uint64_t deadline_ns)
 {
 	struct timespec until = {

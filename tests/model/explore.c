@@ -287,6 +287,12 @@ void host_unmap(void *memory, size_t bytes)
 			arena.blocks[i].used = false;
 }
 
+void host_advise_huge(void *memory, size_t bytes)
+{
+	(void)memory;
+	(void)bytes;
+}
+
 void host_populate(void *memory, size_t bytes)
 {
 	(void)memory;
