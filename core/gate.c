@@ -6,10 +6,18 @@ static bool may_pass(uint32_t state, bool nested)
 	return state == GATE_OPEN || (nested && state == GATE_DRAINING);
 }
 
+#define GATE_LOOKS 200u
+
 /* The sleeper counts itself before it looks at the state for the last time, in the futex; whoever
  * changes the state looks for sleepers afterwards. One of the two sees the other. */
 static void sleep_on(struct gate *gate, uint32_t state)
 {
+	/* A sealed gate opens within less than a microsecond; a sleep costs many. */
+	for (unsigned looks = SPINS(GATE_LOOKS); looks > 0; looks--) {
+		if (atomic_load_explicit(&gate->state, memory_order_relaxed) != state)
+			return;
+		host_pause();
+	}
 	if (!MUTANT("sleep-uncounted"))
 		atomic_fetch_add(&gate->sleepers, 1);
 	STEP("gate: sleep");
