@@ -17,6 +17,7 @@
 #include "cli/report.h"
 #include "config.h"
 
+/* clang-format off: one verb a line */
 const struct command *const command_table[] = {
 #ifdef COW_HAVE_DEMO
 	&command_demo,
@@ -29,6 +30,7 @@ const struct command *const command_table[] = {
 	&command_completion,
 	NULL,
 };
+/* clang-format on */
 
 const struct command *command_find(const char *name)
 {
