@@ -17,7 +17,8 @@
 #include "cli/report.h"
 #include "config.h"
 
-/* clang-format off: one verb a line */
+/* One verb a line. */
+/* clang-format off */
 const struct command *const command_table[] = {
 #ifdef COW_HAVE_DEMO
 	&command_demo,

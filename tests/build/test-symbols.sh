@@ -32,7 +32,7 @@ if [ -f "$1" ] && ! nm "$1" | grep -qE '__(asan|tsan|ubsan)_'; then
 	nm --defined-only "$@" "$BUILD_ROOT"/libcow_internal.a.p/mmu_*.o |
 		awk 'NF == 3 { print $3 }' | sort -u >"$tmp/defined"
 	nm --undefined-only "$@" | awk 'NF == 2 { print $2 }' | sort -u | comm -23 - "$tmp/defined" |
-		grep -vE '^(host_[a-z]+|mem(cpy|set|move|cmp)|__assert_fail|__stack_chk_fail|_GLOBAL_OFFSET_TABLE_)$' \
+		grep -vE '^(host_[a-z_]+|mem(cpy|set|move|cmp)|__assert_fail|__stack_chk_fail|_GLOBAL_OFFSET_TABLE_)$' \
 			>"$tmp/calls" || true
 	is "$(cat "$tmp/calls")" "" "the core calls nothing that could be a system call"
 else
