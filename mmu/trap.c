@@ -10,8 +10,8 @@ static void trap_unprotect(struct mmu *mmu, uint64_t page)
 {
 	struct trap *trap = trap_of(mmu);
 
-	if (atomic_load_explicit(&trap->armed, memory_order_relaxed) != TRAP_ARMED)
-		return;
+	if (atomic_load_explicit(&trap->armed, memory_order_relaxed) == TRAP_PLAIN)
+		return; /* nothing is registered yet */
 	openset_add(&trap->open, page);
 	trap->ops->unprotect(trap, page, 1);
 }
