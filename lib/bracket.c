@@ -79,8 +79,8 @@ static int fault_sampled(struct cow_region *region, uint64_t page, unsigned flag
 
 int bracket_open_pages(struct cow_region *region, uint64_t first, uint64_t end, unsigned flags)
 {
-	/* Plain memory so far, which no snapshot reads: what is written is found at the start. Marking
-	 * pages now would make known what has no content yet. */
+	/* Plain memory so far, which no snapshot reads: what is written is found at the start.
+	 * Marking pages now would make known what has no content yet. */
 	if (region->trap && !trap_has_started(region->trap))
 		return 0;
 	for (uint64_t page = first; page < end; page++) {

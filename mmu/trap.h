@@ -88,8 +88,8 @@ bool trap_exists(void);
 /* A store ran into a protected page, or a load into an unwatched granule. 0: try again. */
 int trap_handle(struct trap *trap, uintptr_t address, bool nested);
 
-/* Started. Before a page is opened by a bracket: sees to it that writing it cannot trap for another reason.
- * */
+/* Started. Before a page is opened by a bracket: sees to it that writing it cannot trap for
+ * another reason. */
 int trap_prepare(struct trap *trap, uint64_t page);
 
 static inline struct trap *trap_of(struct mmu *mmu)

@@ -284,7 +284,7 @@ static void look_around(void *context)
 	(void)context;
 	must(cow_region_touch(busy.region, page_of(busy.region, 0), 1) == -ECHILD);
 	memset(page_of(busy.region, 0), 1, 8 * PAGE);
-	/* The sanitizer's own allocator is not fit for a child of many threads that makes threads. */
+	/* The sanitizer's own allocator is not fit for a child of threads that makes threads. */
 #ifdef __SANITIZE_ADDRESS__
 	if (TEST_TRAP == COW_TRAP_THREAD)
 		return;
