@@ -169,8 +169,8 @@ static void retire(struct space *space, struct version *version)
 	*list = version;
 }
 
-/* Locked. Retires up to *most versions of a list of buckets; what is left of the list is returned.
- * */
+/* Locked. Retires up to *most versions of a list of buckets; what is left of the list is
+ * returned. */
 static struct bucket *retire_some(struct space *space, struct bucket *dead, unsigned *most)
 {
 	while (dead && *most > 0) {

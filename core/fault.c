@@ -64,8 +64,8 @@ static void *alloc_frame(struct space *space)
 	return frame;
 }
 
-/* The bucket of the newest snapshot for versions that began at `from`; two of the same are no harm.
- * */
+/* The bucket of the newest snapshot for versions that began at `from`; two of the same are no
+ * harm. */
 static struct bucket *find_bucket(struct space *space, uint64_t from)
 {
 	struct bucket **recent = &space->recent[from % RECENT_BUCKETS];
@@ -120,8 +120,8 @@ static void free_frame(struct space *space, void *frame)
 }
 
 /* Copies what the snapshots read out of the window. The frame is taken before the page is looked
- * at, so that the processor fetches both at once; where the page turns out to be zero it goes back.
- * */
+ * at, so that the processor fetches both at once; where the page turns out to be zero it goes
+ * back. */
 static int keep_copy(struct space *space, uint64_t page, uint64_t state, uintptr_t *ret_content)
 {
 	const unsigned char *window = space_page(space, page);

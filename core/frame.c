@@ -260,8 +260,8 @@ static bool selectable(const struct frame *frame)
 	return frame->refs == 1 && frame->version && !(frame->flags & FRAME_HELD);
 }
 
-/* The hand goes round the chunks like a clock's, so that what it meets is roughly the oldest first.
- * */
+/* The hand goes round the chunks like a clock's, so that what it meets is roughly the oldest
+ * first. */
 unsigned pool_select(struct pool *pool, void *frames[], unsigned most)
 {
 	size_t looks = pool->committed >> pool->page_shift;

@@ -14,8 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Zeroed memory, aligned to align (a power of two of at least a page), or NULL. Absent after fork.
- * */
+/* Zeroed memory, aligned to align (a power of two of at least a page), or NULL. Absent after
+ * fork. */
 void *host_map(size_t bytes, size_t align);
 void host_unmap(void *memory, size_t bytes);
 

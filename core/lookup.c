@@ -62,8 +62,8 @@ static bool read_window(struct space *space, uint64_t page, struct entry *entry,
 	return ((load_state(entry) ^ state) & ~(PAGE_BUSY | PAGE_WAITED | PAGE_ARMED)) == 0;
 }
 
-/* Copies what the content says; the kind tells the caller what is left to do for SPILLED and BASE.
- * */
+/* Copies what the content says; the kind tells the caller what is left to do for SPILLED and
+ * BASE. */
 static uintptr_t read_version(struct space *space, struct entry *entry, uint64_t epoch,
 			      size_t offset, void *buffer, size_t length)
 {

@@ -80,13 +80,13 @@ size_t table_bytes(const struct table *table);
 /* The entry of a page, NULL where nothing near it was ever written. */
 struct entry *table_find(struct table *table, uint64_t page);
 
-/* The entry of a page that is about to be opened in this epoch, made when needed; NULL: no memory.
- * */
+/* The entry of a page that is about to be opened in this epoch, made when needed; NULL: no
+ * memory. */
 struct entry *table_touch(struct table *table, uint64_t page, uint64_t epoch);
 
 /* Calls visit for every page in [first, end) that was opened after epoch since, in ascending order;
- * stops at the first non-zero result and returns it. Pages that are opened meanwhile may be missed.
- * */
+ * stops at the first non-zero result and returns it. Pages that are opened meanwhile may be
+ * missed. */
 typedef int (*table_visit_fn)(uint64_t page, struct entry *entry, void *context);
 int table_walk(struct table *table, uint64_t first, uint64_t end, uint64_t since,
 	       table_visit_fn visit, void *context);

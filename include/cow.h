@@ -196,8 +196,8 @@ COW_API int cow_region_snapshot_many(struct cow_region *const regions[], size_t 
 /* Puts the region back to a snapshot of it. The caller has no writer running. Counts as a write of
  * the pages that were written since, so all other snapshots, newer ones too, stay valid. All or
  * nothing: -EAGAIN (limit), -EIO and -ENOMEM leave the contents as they were. -EINVAL: a snapshot
- * of another region; -EDEADLK: this thread has a bracket open; -ESTALE: the snapshot was dropped.
- * */
+ * of another region; -EDEADLK: this thread has a bracket open; -ESTALE: the snapshot was
+ * dropped. */
 COW_API int cow_region_rollback(struct cow_region *region, struct cow_snapshot *snapshot);
 
 /* Makes equal kept pages share one frame, as KSM does; writers and readers go on meanwhile. Costs a
@@ -234,8 +234,8 @@ struct cow_region_stats {
 };
 #define COW_REGION_STATS_INIT COW_INIT_(cow_region_stats)
 
-/* ret_stats->size is set by the caller. Counters are exact when no other thread is inside a call.
- * */
+/* ret_stats->size is set by the caller. Counters are exact when no other thread is inside a
+ * call. */
 COW_API int cow_region_get_stats(struct cow_region *region, struct cow_region_stats *ret_stats);
 
 /* Returns snapshot with one reference more. */

@@ -91,8 +91,8 @@ static void note_duration(struct cow_region *const regions[], size_t count, uint
 	}
 }
 
-/* regions are in order of their addresses, snapshots[i] is regions[i]'s; the cut mutexes are held.
- * */
+/* regions are in order of their addresses, snapshots[i] is regions[i]'s; the cut mutexes are
+ * held. */
 static int cut(struct cow_region *const regions[], size_t count, struct cow_snapshot *snapshots[])
 {
 	uint64_t start = host_now(), time_ns = sys_realtime_ns();

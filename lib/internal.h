@@ -89,8 +89,8 @@ int bracket_enter(struct cow_region *region);
 void bracket_leave(struct cow_region *region);
 bool bracket_is_held(const struct cow_region *region);
 bool bracket_is_any_held(void);
-/* Opens pages; -EAGAIN and others: some may have been opened, no content changed. Inside a bracket.
- * */
+/* Opens pages; -EAGAIN and others: some may have been opened, no content changed. Inside a
+ * bracket. */
 int bracket_open_pages(struct cow_region *region, uint64_t first, uint64_t end, unsigned flags);
 
 /* --- cut.c --- */

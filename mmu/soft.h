@@ -64,8 +64,8 @@ static inline size_t soft_bytes(unsigned cpus, uint64_t pages)
 void soft_init(struct soft_mmu *soft, struct space *space, void *memory, unsigned cpus,
 	       uint64_t pages, enum base_kind base);
 
-/* One instruction of a CPU. 0, or what fault() gave: then nothing was stored. Not inside the gate.
- * */
+/* One instruction of a CPU. 0, or what fault() gave: then nothing was stored. Not inside the
+ * gate. */
 int soft_store(struct soft_mmu *soft, unsigned cpu, uint64_t address, unsigned char byte);
 int soft_load(struct soft_mmu *soft, unsigned cpu, uint64_t address, unsigned char *ret_byte);
 

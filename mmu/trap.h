@@ -30,8 +30,8 @@ struct trap_policy {
 };
 
 struct trap_ops {
-	/* Puts [first, first + count) under protection; all of it has been discovered. 0 or -errno.
-	 * */
+	/* Puts [first, first + count) under protection; all of it has been discovered. 0 or
+	 * -errno. */
 	int (*protect)(struct trap *trap, uint64_t first, uint64_t count);
 	/* Opens it, and lets threads that sleep on it go on. */
 	int (*unprotect)(struct trap *trap, uint64_t first, uint64_t count);

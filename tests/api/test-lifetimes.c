@@ -136,8 +136,8 @@ TEST(branches_of_branches_freed_in_all_orders)
 	}
 }
 
-/* Runs a function on a stack that is too small for a recursion as deep as what these tests build.
- * */
+/* Runs a function on a stack that is too small for a recursion as deep as what these tests
+ * build. */
 static void on_a_small_stack(void *(*run)(void *), void *context)
 {
 	pthread_attr_t attributes;

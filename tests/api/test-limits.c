@@ -349,8 +349,8 @@ TEST(a_full_disk_blocks)
 		is_int(status, 0, "writers are refused, nothing is lost, an unref helps");
 }
 
-/* What the kernel says that this process occupies, beyond the window: frames, headers and tables.
- * */
+/* What the kernel says that this process occupies, beyond the window: frames, headers and
+ * tables. */
 static size_t resident_bytes(void)
 {
 	unsigned long size, resident = 0;

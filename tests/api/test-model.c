@@ -972,8 +972,8 @@ static void check_stats(struct mregion *r)
 	must(s.present_pages <= s.pages && s.open_pages <= s.pages,
 	     "stats: present %" PRIu64 ", open %" PRIu64, s.present_pages, s.open_pages);
 	must(s.faults == s.copied_pages + s.reused_pages + s.filled_pages, "stats: faults");
-	/* A trap's last resort takes also what only a branch still holds: no handle of ours tells.
-	 * */
+	/* A trap's last resort takes also what only a branch still holds: no handle of ours
+	 * tells. */
 	must(s.snapshots == r->alive || (trap != COW_TRAP_EXPLICIT && r->limited),
 	     "stats: %" PRIu64 " snapshots, expected %u", s.snapshots, r->alive);
 	must(s.snapshots > 0 || s.spilled_bytes == 0 || r->region->space.dying,
