@@ -53,6 +53,8 @@ int stats_room(const void *stats, size_t size, size_t first_release, size_t *ret
 	size_t given;
 	int r;
 
+	if (!stats)
+		return -EINVAL;
 	memcpy(&given, stats, sizeof(given));
 	r = check_size(bytes, given, size, first_release);
 	if (r < 0)

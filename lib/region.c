@@ -211,12 +211,34 @@ static void keep_source(struct cow_region *region, struct cow_snapshot *source)
 	atomic_fetch_add(&source->branches, 1);
 }
 
+/* What can fail; region_destroy() undoes whatever was done of it. */
+static int set_up(struct cow_region *region, const struct cow_region_options *options,
+		  struct region_base base)
+{
+	int file = -1;
+	int r;
+
+	r = process_mark(&region->process);
+	if (r == 0)
+		r = set_up_limit(region, options);
+	if (r < 0)
+		return r;
+	if (base.adopt) {
+		region->adopted = true;
+		region->base = base.adopt;
+	} else {
+		r = map_window(region, options, base.source, &file);
+	}
+	if (r == 0)
+		r = init_space(region, options, base);
+	return r < 0 ? r : init_trap(region, options->trap, file);
+}
+
 int region_make(size_t length, const struct cow_region_options *given, struct region_base base,
 		struct cow_region **ret_region)
 {
 	struct cow_region_options options = default_options;
 	struct cow_region *region;
-	int file = -1;
 	int r;
 
 	if (!ret_region)
@@ -244,32 +266,15 @@ int region_make(size_t length, const struct cow_region_options *given, struct re
 	region->length = length;
 	atomic_init(&region->refs, 1);
 	pthread_mutex_init(&region->cut_mutex, NULL);
-	r = process_mark(&region->process);
-	if (r < 0)
-		goto out;
-	r = set_up_limit(region, &options);
-	if (r < 0)
-		goto out;
-	if (base.adopt) {
-		region->adopted = true;
-		region->base = base.adopt;
-	} else {
-		r = map_window(region, &options, base.source, &file);
+	r = set_up(region, &options, base);
+	if (r < 0) {
+		region_destroy(region);
+		return r;
 	}
-	if (r < 0)
-		goto out;
-	r = init_space(region, &options, base);
-	if (r == 0)
-		r = init_trap(region, options.trap, file);
-	if (r < 0)
-		goto out;
 	if (base.source)
 		keep_source(region, base.source);
 	*ret_region = region;
 	return 0;
-out:
-	region_destroy(region);
-	return r;
 }
 
 int cow_region_new(size_t length, const struct cow_region_options *options,

@@ -179,8 +179,6 @@ int cow_snapshot_get_stats(struct cow_snapshot *snapshot, struct cow_snapshot_st
 	r = check_snapshot(snapshot);
 	if (r < 0)
 		return r;
-	if (!ret_stats)
-		return -EINVAL;
 	r = stats_room(ret_stats, sizeof(stats), sizeof(stats), &room);
 	if (r < 0)
 		return r;

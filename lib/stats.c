@@ -44,8 +44,6 @@ int cow_region_get_stats(struct cow_region *region, struct cow_region_stats *ret
 	r = check_region(region);
 	if (r < 0)
 		return r;
-	if (!ret_stats)
-		return -EINVAL;
 	r = stats_room(ret_stats, sizeof(stats), sizeof(stats), &room);
 	if (r < 0)
 		return r;

@@ -44,10 +44,13 @@ static void *serve(void *context)
 	for (;;) {
 		if (sys_epoll_wait(service->epoll, &which) < 0 || which == (uint64_t)service->stop)
 			return NULL;
-		while (sys_uffd_read(trap->uffd, &address) == 1)
-			/* Whose fault it is may have a bracket open, and a cut wait for its end. */
-			if (trap_handle(trap, (uintptr_t)address, true) == 0)
-				wake(trap, (uintptr_t)address);
+		/* Whose fault it is may have a bracket open, and a cut wait for its end. Where it
+		 * could not be resolved (no memory) it is woken as well, and traps again: asleep it
+		 * would stay for ever. */
+		while (sys_uffd_read(trap->uffd, &address) == 1) {
+			(void)trap_handle(trap, (uintptr_t)address, true);
+			wake(trap, (uintptr_t)address);
+		}
 	}
 }
 
