@@ -16,7 +16,7 @@ build="gcc libc6-dev make meson ninja-build pkg-config binutils libsqlite3-dev s
 	libjson-c-dev libxxhash-dev scdoc clang libbpf-dev bpftool"
 # Servers that the command is tried on. They are started by the tests alone.
 services="redis-server postgresql nginx-light"
-test="g++ perl python3 python3-pytest redis-tools $services"
+test="g++ perl python3 python3-pytest redis-tools liburing-dev $services"
 fuzz="clang libclang-rt-14-dev"
 lint="g++ clang clang-tidy clang-format cppcheck"
 
