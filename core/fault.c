@@ -50,13 +50,20 @@ static bool page_is_zero(const unsigned char *page, size_t bytes)
 	return first == 0 && memcmp(page, page + sizeof(first), bytes - sizeof(first)) == 0;
 }
 
-static void *alloc_frame(struct space *space)
+/* Whether the limit is near: then nothing is kept that nobody asked for yet. Locked. */
+static bool is_scarce(const struct pool *pool)
 {
-	void *frame;
+	return pool->limit != 0 && pool->used_frames << pool->page_shift > pool->limit / 8 * 7;
+}
+
+static void *alloc_frame(struct space *space, bool wanted)
+{
+	void *frame = NULL;
 
 	lock_take(&space->lock);
-	frame = frame_alloc(&space->pool, NULL);
-	if (!frame) {
+	if (wanted || !is_scarce(&space->pool))
+		frame = frame_alloc(&space->pool, NULL);
+	if (!frame && wanted) {
 		space_reclaim(space, 64);
 		frame = frame_alloc(&space->pool, NULL);
 	}
@@ -122,7 +129,8 @@ static void free_frame(struct space *space, void *frame)
 /* Copies what the snapshots read out of the window. The frame is taken before the page is looked
  * at, so that the processor fetches both at once; where the page turns out to be zero it goes
  * back. */
-static int keep_copy(struct space *space, uint64_t page, uint64_t state, uintptr_t *ret_content)
+static int keep_copy(struct space *space, uint64_t page, uint64_t state, bool wanted,
+		     uintptr_t *ret_content)
 {
 	const unsigned char *window = space_page(space, page);
 	void *frame;
@@ -131,7 +139,7 @@ static int keep_copy(struct space *space, uint64_t page, uint64_t state, uintptr
 		*ret_content = content_make(CONTENT_BASE, 0);
 		return 0;
 	}
-	frame = alloc_frame(space);
+	frame = alloc_frame(space, wanted);
 	if (frame)
 		expect_write(frame);
 	if (page_is_zero(window, space_page_size(space))) {
@@ -149,13 +157,14 @@ static int keep_copy(struct space *space, uint64_t page, uint64_t state, uintptr
 	return 0;
 }
 
-/* 0: kept; 1: not needed after all; or an errno. */
-static int keep(struct space *space, uint64_t page, struct entry *entry, uint64_t state)
+/* 0: kept; 1: not needed after all; or an errno. wanted: somebody is about to write the page. */
+static int keep(struct space *space, uint64_t page, struct entry *entry, uint64_t state,
+		bool wanted)
 {
 	uintptr_t content;
 	int r;
 
-	r = keep_copy(space, page, state, &content);
+	r = keep_copy(space, page, state, wanted, &content);
 	if (r < 0)
 		return r;
 	lock_take(&space->lock);
@@ -233,11 +242,11 @@ static void announce(struct space *space, struct entry *entry, uint64_t state)
 #endif
 }
 
-static void unprotect(struct space *space, uint64_t page)
+static void unprotect(struct space *space, struct block run)
 {
 	STEP("fault: unprotect");
 	if (space->mmu->ops->unprotect && !MUTANT("no-unprotect"))
-		space->mmu->ops->unprotect(space->mmu, page);
+		space->mmu->ops->unprotect(space->mmu, run.first, run.end - run.first);
 }
 
 static void count_fault(struct space *space, bool first, bool present, bool kept)
@@ -254,21 +263,72 @@ static void count_fault(struct space *space, bool first, bool present, bool kept
 	}
 }
 
-/* The page is ours: BUSY. Opens it, or leaves it as it was. */
+/* A neighbour of the page that is being opened, if it can be had at once: nothing is waited for,
+ * since pages are held already. One that is open is only held, so that nobody arms it while the
+ * whole run is opened. */
+static bool take_neighbour(struct space *space, uint64_t page, struct entry *entry, uint64_t epoch)
+{
+	uint64_t state = atomic_load_explicit(&entry->state, memory_order_acquire);
+	bool first = state_epoch(state) < epoch;
+	int r = 1;
+
+	if ((state & PAGE_BUSY) || !space_present(space, state))
+		return false;
+	STEP("fault: neighbour");
+	if (!atomic_compare_exchange_strong_explicit(&entry->state, &state, state | PAGE_BUSY,
+						     memory_order_acq_rel, memory_order_relaxed))
+		return false;
+	state &= ~(PAGE_WAITED | PAGE_ARMED);
+	if (first && somebody_reads(space, entry, state))
+		r = keep(space, page, entry, state, false);
+	if (r < 0) {
+		settle(entry, state);
+		return false;
+	}
+	if (first)
+		count_fault(space, true, true, r == 0);
+	announce(space, entry, state_make(epoch, PAGE_PRESENT));
+	return true;
+}
+
+/* Of the block around the page, what can be had without a gap. All of it is in one leaf. */
+static struct block take_neighbours(struct space *space, uint64_t page, struct entry *entry,
+				    uint64_t epoch, struct block block)
+{
+	struct block run = { page, page + 1 };
+
+	while (run.end < block.end &&
+	       take_neighbour(space, run.end, entry + (run.end - page), epoch))
+		run.end++;
+	while (run.first > block.first &&
+	       take_neighbour(space, run.first - 1, entry - (page - run.first + 1), epoch))
+		run.first--;
+	return run;
+}
+
+static void settle_run(struct entry *entry, uint64_t page, struct block run, uint64_t state)
+{
+	for (uint64_t i = run.first; i < run.end; i++)
+		settle(entry + ((int64_t)i - (int64_t)page), state);
+}
+
+/* The page is ours: BUSY. Opens it, and what can be had of the block around it; or leaves it as it
+ * was. */
 static int open_page(struct space *space, uint64_t page, struct entry *entry, uint64_t state,
-		     unsigned flags)
+		     unsigned flags, struct block block)
 {
 	uint64_t epoch = atomic_load_explicit(&space->epoch, memory_order_relaxed);
 	bool first = state_epoch(state) < epoch;
 	bool needed = first && somebody_reads(space, entry, state);
+	struct block run = { page, page + 1 };
 	int kept = 1;
 	int r;
 
 	r = bring_in(space, page, state, flags);
 	if (MUTANT("unprotect-before-keep"))
-		unprotect(space, page);
+		unprotect(space, run);
 	if (r == 0 && needed && !MUTANT("open-before-keep") && !MUTANT("version-after-state"))
-		r = kept = keep(space, page, entry, state);
+		r = kept = keep(space, page, entry, state, true);
 	if (r < 0) {
 		if (!MUTANT("failure-keeps-busy"))
 			settle(entry, state);
@@ -277,15 +337,17 @@ static int open_page(struct space *space, uint64_t page, struct entry *entry, ui
 	if (first || !space_present(space, state))
 		count_fault(space, first, space_present(space, state), kept == 0);
 	if (MUTANT("unprotect-before-settle"))
-		unprotect(space, page);
+		unprotect(space, run);
 	announce(space, entry, state_make(epoch, PAGE_PRESENT));
 	if (needed && MUTANT("version-after-state"))
-		keep(space, page, entry, state);
-	unprotect(space, page);
-	if (space->mmu->ops->unprotect)
-		settle(entry, state_make(epoch, PAGE_PRESENT));
+		keep(space, page, entry, state, true);
+	if (space->mmu->ops->unprotect) {
+		run = take_neighbours(space, page, entry, epoch, block);
+		unprotect(space, run);
+		settle_run(entry, page, run, state_make(epoch, PAGE_PRESENT));
+	}
 	if (needed && MUTANT("open-before-keep"))
-		keep(space, page, entry, state);
+		keep(space, page, entry, state, true);
 	return 0;
 }
 
@@ -303,7 +365,7 @@ bool space_is_open(struct space *space, uint64_t page)
 				atomic_load_explicit(&space->epoch, memory_order_acquire));
 }
 
-int fault(struct space *space, uint64_t page, unsigned flags)
+int fault_around(struct space *space, uint64_t page, unsigned flags, struct block block)
 {
 	uint64_t epoch = atomic_load_explicit(&space->epoch, memory_order_acquire);
 	struct entry *entry;
@@ -329,8 +391,13 @@ int fault(struct space *space, uint64_t page, unsigned flags)
 							  memory_order_relaxed))
 			break;
 	}
-	return open_page(space, page, entry, state & ~(PAGE_BUSY | PAGE_WAITED | PAGE_ARMED),
-			 flags);
+	return open_page(space, page, entry, state & ~(PAGE_BUSY | PAGE_WAITED | PAGE_ARMED), flags,
+			 block);
+}
+
+int fault(struct space *space, uint64_t page, unsigned flags)
+{
+	return fault_around(space, page, flags, (struct block){ page, page + 1 });
 }
 
 int keep_ahead(struct space *space, uint64_t page)

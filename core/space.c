@@ -14,6 +14,8 @@ int space_init(struct space *space, const struct space_config *config)
 		.mmu = config->mmu,
 		.spill = config->spill,
 		.spill_context = config->spill_context,
+		.block_pages = config->block_pages,
+		.huge = config->huge,
 	};
 	atomic_init(&space->epoch, 1);
 	pool_init(&space->pool, config->page_shift, config->limit, config->idle_limit);

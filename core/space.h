@@ -63,6 +63,8 @@ struct space {
 	struct mmu *mmu;
 	const struct spill_ops *spill;
 	void *spill_context;
+	uint64_t block_pages; /* most pages that one trap opens; a power of two */
+	bool huge;            /* the window has huge pages, to be opened whole */
 
 	struct table table;
 	_Atomic uint64_t epoch;  /* changes only while the gate is sealed */
@@ -98,6 +100,8 @@ struct space_config {
 	size_t limit, idle_limit;
 	const struct spill_ops *spill;
 	void *spill_context;
+	uint64_t block_pages; /* 0: one */
+	bool huge;
 };
 
 int space_init(struct space *space, const struct space_config *config);
@@ -114,6 +118,16 @@ void space_validate(struct space *space);
  * content; -ENOMEM: no node for the table; or what reading a branch's source gave. On failure the
  * page is as it was. */
 int fault(struct space *space, uint64_t page, unsigned flags);
+
+/* The same, and opens of the block around the page what nobody else has a hand on, in one call to
+ * the MMU. The block's pages are of one leaf. */
+struct block {
+	uint64_t first, end;
+};
+int fault_around(struct space *space, uint64_t page, unsigned flags, struct block block);
+
+/* block.c: the pages that a writer of this one is likely to write next. */
+struct block block_around(struct space *space, uint64_t page);
 
 /* Whether a write by this thread, which is inside the gate, needs no fault. */
 bool space_is_open(struct space *space, uint64_t page);

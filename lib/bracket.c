@@ -64,17 +64,27 @@ void bracket_leave(struct cow_region *region)
 
 #define SAMPLE_EVERY 64u
 
-static int fault_sampled(struct cow_region *region, uint64_t page, unsigned flags)
+/* The caller writes all of the block. */
+static int fault_sampled(struct cow_region *region, uint64_t page, unsigned flags,
+			 struct block block)
 {
 	uint64_t start;
 	int r;
 
 	if (++mine.tick % SAMPLE_EVERY != 0)
-		return fault(&region->space, page, flags);
+		return fault_around(&region->space, page, flags, block);
 	start = sys_monotonic_ns();
-	r = fault(&region->space, page, flags);
+	r = fault_around(&region->space, page, flags, block);
 	histogram_add(&region->fault_ns, sys_monotonic_ns() - start);
 	return r;
+}
+
+/* Under a trap each opening is a call to the kernel. */
+static struct block rest_of_leaf(uint64_t page, uint64_t end)
+{
+	uint64_t leaf_end = (page | (TABLE_FANOUT - 1)) + 1;
+
+	return (struct block){ page, end < leaf_end ? end : leaf_end };
 }
 
 int bracket_open_pages(struct cow_region *region, uint64_t first, uint64_t end, unsigned flags)
@@ -89,7 +99,7 @@ int bracket_open_pages(struct cow_region *region, uint64_t first, uint64_t end, 
 		if (region->trap)
 			r = trap_prepare(region->trap, page);
 		if (r == 0 && !space_is_open(&region->space, page))
-			r = fault_sampled(region, page, flags);
+			r = fault_sampled(region, page, flags, rest_of_leaf(page, end));
 		if (r < 0)
 			return r;
 	}

@@ -148,10 +148,20 @@ static int init_trap(struct cow_region *region, enum cow_trap kind, int file)
 		return r;
 	log_message(LOG_ERR,
 		    "libcow: the trap cannot be had here (%s): allow userfaultfd "
-		    "(vm.unprivileged_userfaultfd, or the container's seccomp profile), "
-		    "or use COW_TRAP_MPROTECT or COW_TRAP_EXPLICIT",
+		    "(vm.unprivileged_userfaultfd, or the container's seccomp profile) and "
+		    "/proc/self/pagemap, or use COW_TRAP_MPROTECT or COW_TRAP_EXPLICIT",
 		    strerror(-r));
 	return -EOPNOTSUPP;
+}
+
+/* Beyond this a trap takes as long as many a writer would mind. */
+#define BLOCK_PAGES_MAX 64u
+
+static uint64_t block_pages(const struct cow_region_options *options)
+{
+	uint64_t pages = options->block / sys_page_size();
+
+	return pages == 0 || pages > BLOCK_PAGES_MAX ? BLOCK_PAGES_MAX : pages;
 }
 
 static int init_space(struct cow_region *region, const struct cow_region_options *options,
@@ -168,29 +178,48 @@ static int init_space(struct cow_region *region, const struct cow_region_options
 		.idle_limit = options->pool_limit ?: DEFAULT_POOL_LIMIT,
 		.spill = &spill_file_ops,
 		.spill_context = region->spill,
+		.block_pages = block_pages(options),
+		.huge = (options->flags & COW_REGION_HUGE_PAGES) != 0,
 	};
 
 	return space_init(&region->space, &config);
+}
+
+/* What a userfaultfd would serve here: 1: the kernel's accesses as well, 0: the program's; or an
+ * errno. The pages' contents have to be found in /proc, too, which a program that changed its user
+ * may not read, nor one in a root directory without it. */
+static int probe_userfaultfd(void)
+{
+	bool kernel_faults = false;
+	uint32_t features;
+	int pagemap = sys_pagemap_open(), uffd;
+
+	if (pagemap < 0)
+		return pagemap;
+	sys_close(pagemap);
+	uffd = sys_uffd_write_protect_new(false, &kernel_faults, &features);
+	if (uffd < 0)
+		return uffd;
+	sys_close(uffd);
+	return kernel_faults;
 }
 
 /* The thread trap serves the kernel's own writes as well, where the process may have it do so; the
  * signal trap is the faster one where not; mprotect() is always there. */
 static enum cow_trap choose_trap(void)
 {
-	bool kernel_faults = false;
-	uint32_t features;
-	int uffd = sys_uffd_write_protect_new(false, &kernel_faults, &features);
-	enum cow_trap chosen = uffd < 0      ? COW_TRAP_MPROTECT :
-			       kernel_faults ? COW_TRAP_THREAD :
-					       COW_TRAP_SIGNAL;
+	int r = probe_userfaultfd();
 
-	sys_close(uffd);
-	log_message(LOG_INFO, "libcow: COW_TRAP_AUTO chose the %s trap%s",
-		    chosen == COW_TRAP_THREAD ? "thread" :
-		    chosen == COW_TRAP_SIGNAL ? "signal" :
-						"mprotect",
-		    chosen == COW_TRAP_MPROTECT ? ": userfaultfd is not to be had" : "");
-	return chosen;
+	if (r < 0) {
+		log_message(LOG_INFO,
+			    "libcow: COW_TRAP_AUTO chose the mprotect trap: userfaultfd, or "
+			    "/proc/self/pagemap, is not to be had (%s)",
+			    strerror(-r));
+		return COW_TRAP_MPROTECT;
+	}
+	log_message(LOG_INFO, "libcow: COW_TRAP_AUTO chose the %s trap",
+		    r > 0 ? "thread" : "signal");
+	return r > 0 ? COW_TRAP_THREAD : COW_TRAP_SIGNAL;
 }
 
 static int round_length(size_t length, size_t *ret_length)

@@ -22,7 +22,7 @@ struct mmu_ops {
 	const char *name;
 	int (*protect_open)(struct mmu *mmu);
 	void (*protect)(struct mmu *mmu, uint64_t page);
-	void (*unprotect)(struct mmu *mmu, uint64_t page);
+	void (*unprotect)(struct mmu *mmu, uint64_t first, uint64_t count);
 	void (*flush)(struct mmu *mmu);
 };
 

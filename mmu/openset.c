@@ -32,16 +32,29 @@ void openset_destroy(struct openset *set)
 		host_unmap(set->memory, set->bytes);
 }
 
-void openset_add(struct openset *set, uint64_t page)
+static void add_bits(struct openset *set, uint64_t word, uint64_t bits)
 {
-	uint64_t at = page;
-
-	for (unsigned level = 0; level < set->height; level++, at /= 64) {
-		uint64_t bit = (uint64_t)1 << (at % 64);
-
-		if (atomic_fetch_or(&set->levels[level][at / 64], bit) != 0)
+	for (unsigned level = 0; level < set->height; level++, word /= 64) {
+		if (atomic_fetch_or(&set->levels[level][word], bits) != 0)
 			return; /* so the word's own bit above is set, or being taken together with
 				   ours */
+		bits = (uint64_t)1 << (word % 64);
+	}
+}
+
+void openset_add(struct openset *set, uint64_t page)
+{
+	add_bits(set, page / 64, (uint64_t)1 << (page % 64));
+}
+
+void openset_add_run(struct openset *set, uint64_t first, uint64_t count)
+{
+	while (count > 0) {
+		uint64_t piece = 64 - first % 64 < count ? 64 - first % 64 : count;
+
+		add_bits(set, first / 64, (~(uint64_t)0 >> (64 - piece)) << (first % 64));
+		first += piece;
+		count -= piece;
 	}
 }
 

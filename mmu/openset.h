@@ -29,6 +29,7 @@ int openset_init(struct openset *set, uint64_t pages); /* 0 or -ENOMEM */
 void openset_destroy(struct openset *set);
 
 void openset_add(struct openset *set, uint64_t page);
+void openset_add_run(struct openset *set, uint64_t first, uint64_t count);
 bool openset_has(const struct openset *set, uint64_t page);
 
 /* Takes out one page that is known to be in no other hand. */

@@ -30,12 +30,13 @@ static void soft_protect(struct mmu *mmu, uint64_t page)
 	atomic_fetch_and(&soft->table[page], (unsigned char)~SOFT_WRITE);
 }
 
-static void soft_unprotect(struct mmu *mmu, uint64_t page)
+static void soft_unprotect(struct mmu *mmu, uint64_t first, uint64_t pages)
 {
 	struct soft_mmu *soft = soft_of(mmu);
 
 	count(&soft->counts.unprotects);
-	atomic_fetch_or(&soft->table[page], SOFT_PRESENT | SOFT_WRITE);
+	for (uint64_t page = first; page < first + pages; page++)
+		atomic_fetch_or(&soft->table[page], SOFT_PRESENT | SOFT_WRITE);
 }
 
 /* One CPU after the other: in between, those that are flushed trap and the others still store. */

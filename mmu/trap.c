@@ -6,14 +6,14 @@
 
 /* --- as an mmu of the core --- */
 
-static void trap_unprotect(struct mmu *mmu, uint64_t page)
+static void trap_unprotect(struct mmu *mmu, uint64_t first, uint64_t count)
 {
 	struct trap *trap = trap_of(mmu);
 
 	if (atomic_load_explicit(&trap->armed, memory_order_relaxed) == TRAP_PLAIN)
 		return; /* nothing is registered yet */
-	openset_add(&trap->open, page);
-	trap->ops->unprotect(trap, page, 1);
+	openset_add_run(&trap->open, first, count);
+	trap->ops->unprotect(trap, first, count);
 }
 
 /* Runs of open pages, joined over gaps of pages that are armed already. */
@@ -231,7 +231,7 @@ static int touch_page(struct trap *trap, uint64_t page, uintptr_t address)
 
 	if (r != 0)
 		return r < 0 ? r : 0; /* 1: the instruction begins anew, and may trap again */
-	r = fault(trap->space, page, 0);
+	r = fault_around(trap->space, page, 0, block_around(trap->space, page));
 	if (r == 0 && keeps_trapping(address)) {
 		openset_add(&trap->open, page);
 		trap->ops->unprotect(trap, page, 1);

@@ -113,7 +113,7 @@ TEST(stale_translation_stores_until_the_flush)
 	ops->flush(&machine.soft.mmu);
 	is_u64(soft_cached_bits(&machine.soft, 0, 1), 0, "nothing is cached after the flush");
 	/* The core thinks that the page is open, so nobody would unprotect it: not by a store. */
-	ops->unprotect(&machine.soft.mmu, 1);
+	ops->unprotect(&machine.soft.mmu, 1, 1);
 	store(&machine, 0, 1, 12);
 	is_u64(traps(&machine), 1, "the page was opened again");
 	machine_free(&machine);
