@@ -12,7 +12,10 @@
 
 struct handler {
 	int signal;
+	int code; /* si_code of a trap; the same signal also says that memory is gone, or broken */
 	_Atomic uint32_t installed;
+	_Atomic uint32_t
+		spent; /* the earlier handler was for one signal (SA_RESETHAND), and had it */
 	struct sigaction before; /* written once, before installed */
 };
 

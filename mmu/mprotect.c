@@ -11,7 +11,7 @@
 
 #include "mmu/handler.h"
 
-static struct handler handler = { .signal = SIGSEGV };
+static struct handler handler = { .signal = SIGSEGV, .code = SEGV_ACCERR };
 
 static void on_sigsegv(int signal, siginfo_t *info, void *context)
 {

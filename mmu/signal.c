@@ -13,7 +13,7 @@
 #include "mmu/handler.h"
 #include "mmu/uffd.h"
 
-static struct handler handler = { .signal = SIGBUS };
+static struct handler handler = { .signal = SIGBUS, .code = BUS_ADRERR };
 
 static void on_sigbus(int signal, siginfo_t *info, void *context)
 {
