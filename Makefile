@@ -9,6 +9,7 @@
 #   TESTS="a b"       only these test files (test, asan, tsan)
 #   FUZZ_SECONDS=30   for each harness
 #   BENCH="a b"       only these benchmarks; BENCH_ARGS for their options
+#   KERNELS="a b"     only these (test-kernels): suites of Debian, or files of packages
 
 MESON ?= meson
 PREFIX ?= /usr/local
@@ -17,6 +18,7 @@ FUZZ_SECONDS ?= 30
 TESTS ?=
 BENCH ?=
 BENCH_ARGS ?=
+KERNELS ?=
 DEMO_ARGS ?=
 ninja_jobs = $(if $(JOBS),-j $(JOBS))
 test_jobs = $(if $(JOBS),--num-processes $(JOBS))
@@ -58,6 +60,14 @@ test-all:
 	$(call configure,test,$(dev))
 	$(call compile,test)
 	@scripts/run-tests.sh build/test tests/required $(test_jobs) $(TESTS)
+
+# Not part of test-all: it takes its kernels from Debian's mirrors, and minutes of emulation.
+.PHONY: test-kernels
+test-kernels:
+	$(call setup,test kernels)
+	$(call configure,test,$(dev))
+	$(call compile,test)
+	@scripts/test-kernels.sh build/test tests/kernels $(KERNELS)
 
 .PHONY: bench
 bench:
@@ -123,6 +133,8 @@ help:
 	@echo 'make run        build, then show snapshots of a live database beside fork(): cow demo'
 	@echo 'make test       build with warnings as errors, run the tests'
 	@echo 'make test-all   the long tests too'
+	@echo 'make test-kernels  the tests of traps and counters under the oldest supported kernel and'
+	@echo '                a newer one, in an emulator'
 	@echo 'make bench      measure'
 	@echo 'make lint       static analysis, format, layering'
 	@echo 'make format     apply .clang-format to the files under version control'
@@ -133,6 +145,7 @@ help:
 	@echo 'make clean      remove build/'
 	@echo
 	@echo 'variables: PREFIX DESTDIR SETUP=no JOBS=N TESTS="names" BENCH="names" BENCH_ARGS DEMO_ARGS'
+	@echo '           KERNELS="suites or files"'
 
 # A comma in an argument of $(call).
 , := ,

@@ -144,7 +144,7 @@ static int init_trap(struct cow_region *region, enum cow_trap kind, int file)
 	if (region->trap)
 		region->space.mmu = &region->trap->mmu;
 	region->trap_kind = kind;
-	if (r == 0 || r == -ENOMEM)
+	if (r == 0 || r == -ENOMEM || r == -EMFILE || r == -ENFILE)
 		return r;
 	log_message(LOG_ERR,
 		    "libcow: the trap cannot be had here (%s): allow userfaultfd "

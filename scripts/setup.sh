@@ -3,7 +3,7 @@
 #
 # Installs the Debian packages that a make goal needs and that are missing.
 #
-#   scripts/setup.sh PROFILE...     build, test, lint, fuzz
+#   scripts/setup.sh PROFILE...     build, test, lint, fuzz, kernels
 #   scripts/setup.sh --list PROFILE print the packages of a profile, install nothing
 #
 # Each profile includes `build`. When everything is there this costs one dpkg-query and touches
@@ -16,8 +16,12 @@ build="gcc libc6-dev make meson ninja-build pkg-config binutils libsqlite3-dev s
 	libjson-c-dev libxxhash-dev scdoc clang libbpf-dev bpftool"
 # Servers that the command is tried on. They are started by the tests alone.
 services="redis-server postgresql nginx-light"
-test="g++ perl python3 python3-pytest redis-tools liburing-dev $services"
+# File systems that the command is tried on, in images of their own.
+file_systems="btrfs-progs xfsprogs"
+test="g++ perl python3 python3-pytest redis-tools liburing-dev $services $file_systems"
 fuzz="clang libclang-rt-14-dev"
+# What boots other kernels, and takes their packages apart.
+kernels="python3 qemu-system-x86 cpio kmod e2fsprogs xz-utils zstd"
 lint="g++ clang clang-tidy clang-format cppcheck"
 
 list_only=no
@@ -29,8 +33,9 @@ for profile in "$@"; do
 	test) packages="$packages $test" ;;
 	lint) packages="$packages $lint" ;;
 	fuzz) packages="$packages $fuzz" ;;
+	kernels) packages="$packages $kernels" ;;
 	*)
-		echo "setup.sh: unknown profile '$profile'; use build, test, lint or fuzz" >&2
+		echo "setup.sh: unknown profile '$profile'; use build, test, lint, fuzz or kernels" >&2
 		exit 2
 		;;
 	esac

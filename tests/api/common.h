@@ -3,6 +3,8 @@
 #ifndef TESTS_API_COMMON_H
 #define TESTS_API_COMMON_H
 
+#include <sys/resource.h>
+
 #include "cow.h"
 #include "tests/tap.h"
 
@@ -12,6 +14,18 @@
 #endif
 
 #define PAGE ((size_t)4096)
+
+/* Some tests have a thousand regions, each with a few descriptors; shells begin with a soft limit
+ * of 1,024. */
+__attribute__((constructor)) TAP_MAYBE_UNUSED static void allow_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+}
 
 TAP_MAYBE_UNUSED static struct cow_region_options explicit_options(void)
 {

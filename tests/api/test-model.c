@@ -1221,6 +1221,7 @@ int main(int argc, char **argv)
 {
 	static const struct tap_case cases[] = { CASE(random_operations_match_plain_copies) };
 	const char *seed = getenv("COW_SEED"), *steps = getenv("COW_STEPS");
+	const char *runs = getenv("COW_RUNS"); /* fewer where a run takes long */
 
 #ifdef MODEL_LONG
 	chosen.seed = (uint64_t)time(NULL) << 16 ^ (uint64_t)getpid();
@@ -1229,6 +1230,8 @@ int main(int argc, char **argv)
 		choose_seed(seed);
 	if (steps)
 		choose_steps(steps);
+	if (runs && strtoul(runs, NULL, 0) > 0)
+		chosen.runs = (unsigned)strtoul(runs, NULL, 0);
 	for (; argc > 2; argc -= 2, argv += 2) {
 		if (strcmp(argv[1], "--seed") == 0)
 			choose_seed(argv[2]);
