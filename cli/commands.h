@@ -12,5 +12,6 @@ extern const struct command command_help;
 extern const struct command command_ps;
 extern const struct command command_stat;
 extern const struct command command_version;
+extern const struct command command_walk;
 
 #endif

@@ -26,6 +26,7 @@ const struct command *const command_table[] = {
 	&command_doctor,
 	&command_ps,
 	&command_stat,
+	&command_walk,
 	&command_version,
 	&command_help,
 	&command_completion,

@@ -217,11 +217,20 @@ static int write_file(const char *path, const char *text)
 	return error;
 }
 
+bool report_write_text(const char *text, const char *path)
+{
+	int error = write_file(path, text);
+
+	if (error)
+		complain_errno(error, "cannot write %s", path);
+	return !error;
+}
+
 bool report_write(json_object *report, const char *path)
 {
 	const char *json = must((void *)json_object_to_json_string_ext(report, JSON_STYLE));
 	char *text;
-	int error;
+	bool written;
 
 	if (!path) {
 		puts(json);
@@ -229,11 +238,9 @@ bool report_write(json_object *report, const char *path)
 	}
 	if (asprintf(&text, "%s\n", json) < 0)
 		text = must(NULL);
-	error = write_file(path, text);
+	written = report_write_text(text, path);
 	free(text);
-	if (error)
-		complain_errno(error, "cannot write %s", path);
-	return !error;
+	return written;
 }
 
 bool report_check_path(const char *path)

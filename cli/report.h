@@ -35,6 +35,9 @@ json_object *report_add_array(json_object *to, const char *key);
  */
 bool report_write(json_object *report, const char *path);
 
+/* The same for a text of any other kind, to a file. */
+bool report_write_text(const char *text, const char *path);
+
 /* Whether report_write() may work later, so that a long run does not end in vain. As above. */
 bool report_check_path(const char *path);
 

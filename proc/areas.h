@@ -33,6 +33,22 @@ int proc_smaps_area_next(struct text *smaps, struct proc_area *ret_area, struct 
 #define PAGEMAP_SWAPPED   (UINT64_C(1) << 62)
 #define PAGEMAP_PRESENT   (UINT64_C(1) << 63)
 
+/* The ioctl PAGEMAP_SCAN, as in <linux/fs.h> of Linux 6.7, which older headers lack. */
+struct pagemap_scan_region {
+	uint64_t start, end, categories;
+};
+
+struct pagemap_scan {
+	uint64_t size, flags, start, end, walk_end;
+	uint64_t regions, region_count, max_pages;
+	uint64_t inverted, all_of, any_of, wanted;
+};
+
+#define PAGEMAP_SCAN_REQUEST _IOWR('f', 16, struct pagemap_scan)
+#define PAGEMAP_SCAN_PRESENT (UINT64_C(1) << 3)
+#define PAGEMAP_SCAN_ZERO    (UINT64_C(1) << 5) /* the zero page; no privilege needed */
+#define PAGEMAP_SCAN_HUGE    (UINT64_C(1) << 6) /* one entry maps 2 MiB */
+
 /* Words of kpageflags. */
 #define KPAGE_HEAD     (UINT64_C(1) << 15) /* begins a page of several frames */
 #define KPAGE_TAIL     (UINT64_C(1) << 16)

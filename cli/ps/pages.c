@@ -25,20 +25,6 @@
 #define SPARSE_RATIO      4
 #define SPARSE_AREA_BYTES (UINT64_C(64) << 20)
 
-/* As in <linux/fs.h> of Linux 6.7, which older headers lack. */
-struct scan_region {
-	uint64_t start, end, categories;
-};
-
-struct scan_argument {
-	uint64_t size, flags, start, end, walk_end;
-	uint64_t regions, region_count, max_pages;
-	uint64_t inverted, all_of, any_of, wanted;
-};
-
-#define SCAN_REQUEST _IOWR('f', 16, struct scan_argument)
-#define SCAN_PRESENT (UINT64_C(1) << 3)
-
 struct reading {
 	const struct page_world *world;
 	struct page_reader *reader;
@@ -370,22 +356,22 @@ static int read_pages(struct reading *reading, const struct proc_area *area, uin
 static int read_populated(struct reading *reading, const struct proc_area *area)
 {
 	uint64_t leaf = LEAF_ENTRIES * reading->world->page_bytes, at = area->start, start, end;
-	struct scan_region regions[64];
-	struct scan_argument scan;
+	struct pagemap_scan_region regions[64];
+	struct pagemap_scan scan;
 	long found, i;
 	int error = 0;
 
 	while (at < area->end) {
-		scan = (struct scan_argument){
+		scan = (struct pagemap_scan){
 			.size = sizeof(scan),
 			.start = at,
 			.end = area->end,
 			.regions = (uintptr_t)regions,
 			.region_count = sizeof(regions) / sizeof(regions[0]),
-			.all_of = SCAN_PRESENT,
-			.wanted = SCAN_PRESENT,
+			.all_of = PAGEMAP_SCAN_PRESENT,
+			.wanted = PAGEMAP_SCAN_PRESENT,
 		};
-		found = ioctl(reading->pagemap, SCAN_REQUEST, &scan);
+		found = ioctl(reading->pagemap, PAGEMAP_SCAN_REQUEST, &scan);
 		if (found < 0)
 			return errno == EINTR ? -EAGAIN : -errno;
 		if (!found)

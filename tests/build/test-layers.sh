@@ -3,7 +3,7 @@
 #
 # Each folder includes only what its layer may use:
 #
-#	cli, sqlite -> store -> lib -> core, mmu -> sys        cli -> proc, bpf
+#	cli, sqlite -> store -> lib -> core, mmu -> sys        cli -> proc, bpf, sim -> core, mmu
 #
 # A line of the table below is a folder and what it may include of the project: folders, or single
 # headers where only a seam may be used. All code may include its own folder and config.h.
@@ -19,7 +19,8 @@ store: cow.h lib core sys
 sqlite: cow.h store
 proc:
 bpf:
-cli: cow.h store proc bpf
+sim: core mmu sys
+cli: cow.h store proc bpf sim
 bench: cow.h cli
 fuzz: cow.h cli sys core mmu lib store sqlite proc
 examples: cow.h
