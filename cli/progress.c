@@ -77,3 +77,9 @@ void progress_erase(void)
 	fflush(stderr);
 	progress.shown = false;
 }
+
+void progress_forget(void)
+{
+	progress.shown = false;
+	progress.active = false;
+}

@@ -16,4 +16,7 @@ void progress_end(void);
 /* Takes the line off the terminal until the next update. */
 void progress_erase(void);
 
+/* In a child of fork(): the line is the parent's. */
+void progress_forget(void);
+
 #endif
