@@ -24,6 +24,7 @@ const struct command *const command_table[] = {
 	&command_demo,
 #endif
 	&command_doctor,
+	&command_file,
 	&command_ps,
 	&command_stat,
 	&command_walk,

@@ -12,6 +12,7 @@
 
 #include "proc/areas.h"
 #include "proc/name.h"
+#include "proc/overlay.h"
 #include "proc/process.h"
 #include "proc/system.h"
 
@@ -90,6 +91,21 @@ static void try_system(struct text text)
 		assert(mount.point.at < mount.point.end);
 }
 
+static void try_overlay(struct text text)
+{
+	char path[PROC_OVERLAY_PATH];
+	enum proc_overlay_kind kind;
+	struct proc_overlay overlay;
+	int result;
+
+	proc_overlay_begin(text, &overlay);
+	while ((result = proc_overlay_next(&overlay, &kind, path)) > 0)
+		assert(*path && strlen(path) < sizeof(path));
+	assert(result == 0 || result == -EINVAL || result == -ENAMETOOLONG);
+	result = proc_mount_path(text, path, sizeof(path));
+	assert(result == 0 || result == -EINVAL || result == -ENAMETOOLONG);
+}
+
 static void try_name(const uint8_t *data, size_t size)
 {
 	char *name = malloc(size + 1), *escaped = malloc(PROC_NAME_ROOM(size));
@@ -114,6 +130,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	try_areas(text);
 	try_zones(text);
 	try_system(text);
+	try_overlay(text);
 	try_name(data, size);
 	return 0;
 }

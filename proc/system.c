@@ -96,6 +96,8 @@ int proc_mount_next(struct text *mountinfo, struct proc_mount *ret_mount)
 	for (i = 0; i < 6; i++) {
 		if (!text_word(&line, &word))
 			return -EINVAL;
+		if (i == 0 && text_only_u64(word, &mount.id) < 0)
+			return -EINVAL;
 		if (i == 3)
 			mount.root = word;
 		else if (i == 4)
