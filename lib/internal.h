@@ -59,6 +59,7 @@ struct cow_snapshot {
 	struct view *view;
 	int image;                  /* a descriptor, -1: none */
 	struct cow_snapshot *later; /* in its region's list of references to be dropped */
+	_Atomic uint32_t due;       /* how many of them; while there are any it is in the list */
 };
 
 /* --- checks.c: what every public function does first --- */

@@ -60,10 +60,13 @@ void snapshot_unpin(struct cow_snapshot *snapshot)
 	atomic_fetch_sub(&snapshot->pins, 1);
 }
 
+/* Two threads may have taken the same one, each with a reference: it is in the list once. */
 void snapshot_unref_later(struct cow_snapshot *snapshot)
 {
 	struct cow_region *region = snapshot->region;
 
+	if (atomic_fetch_add(&snapshot->due, 1) > 0)
+		return;
 	snapshot->later = atomic_load(&region->later);
 	while (!atomic_compare_exchange_weak(&region->later, &snapshot->later, snapshot))
 		;
@@ -74,9 +77,11 @@ void snapshot_unref_due(struct cow_region *region)
 	struct cow_snapshot *snapshot = atomic_exchange(&region->later, NULL);
 
 	while (snapshot) {
+		/* From the exchange on it may be in the list anew. */
 		struct cow_snapshot *next = snapshot->later;
 
-		cow_snapshot_unref(snapshot);
+		for (uint32_t due = atomic_exchange(&snapshot->due, 0); due > 0; due--)
+			cow_snapshot_unref(snapshot);
 		snapshot = next;
 	}
 }
