@@ -5,6 +5,7 @@
 
 #include "cli/command.h"
 
+extern const struct command command_bench;
 extern const struct command command_completion;
 extern const struct command command_demo;
 extern const struct command command_doctor;

@@ -20,6 +20,7 @@
 /* One verb a line. */
 /* clang-format off */
 const struct command *const command_table[] = {
+	&command_bench,
 #ifdef COW_HAVE_DEMO
 	&command_demo,
 #endif

@@ -117,12 +117,10 @@ struct bench {
 	struct bench_result *result;
 };
 
-/* One of four values by scale. */
-#define BENCH_BY_SCALE(bench, tiny, quick, normal, full) \
-	((bench)->scale == BENCH_TINY   ? (tiny) :       \
-	 (bench)->scale == BENCH_QUICK  ? (quick) :      \
-	 (bench)->scale == BENCH_NORMAL ? (normal) :     \
-					  (full))
+/* One of four numbers by scale. */
+#define BENCH_BY_SCALE(bench, tiny, quick, normal, full)                                   \
+	(((const __typeof__((tiny) + (quick) + (normal) + (full))[]){ tiny, quick, normal, \
+								      full })[(bench)->scale])
 
 /* The size, or what memory allows of it where use copies of it are alive at once; whole MiB. */
 uint64_t bench_fit(const struct bench *bench, uint64_t bytes, unsigned int copies);
@@ -196,6 +194,11 @@ bool bench_over(const struct bench *bench); /* skipped or failed */
 /* ------------------------------------------------------------------------- taking turns, time -- */
 
 uint64_t bench_now(void); /* ns, CLOCK_MONOTONIC */
+/*
+ * ns since start. Time with this: the shortest interval so timed is what the harness's own overhead
+ * is held against. What takes less than 10 us is timed many at a time.
+ */
+uint64_t bench_lap(uint64_t start);
 
 /*
  * One of several things that are compared. measure() returns a figure in the row's unit, or NaN
@@ -259,9 +262,10 @@ const char *bench_find_program(struct bench *bench, const char *name);
 /*
  * Runs a program to its end without input; its output goes to ret_output (may be NULL: thrown
  * away) and is then to be freed. Its exit status, or a negative errno; -EINTR where a signal ended
- * it. Standard error is kept for bench_fail() only, by its last line.
+ * it. The last line of its standard error is what bench_run_error() gives until the next run.
  */
 int bench_run(struct bench *bench, const char *const argv[], char **ret_output);
+const char *bench_run_error(const struct bench *bench);
 
 /* -------------------------------------------------------------------------------------- memory -- */
 
@@ -307,7 +311,7 @@ enum bench_verdict {
 double bench_median(const struct bench *bench, const char *key);
 double bench_min(const struct bench *bench, const char *key);
 double bench_max(const struct bench *bench, const char *key);
-/* Whether all of a row's samples lie above, or below, all of the other's: a difference that counts. */
+/* Whether three quarters of a row's samples lie above three quarters of the other's. */
 bool bench_is_above(const struct bench *bench, const char *key, const char *other);
 
 /*

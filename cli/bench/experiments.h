@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: MIT */
+/* The experiments' records; each is defined in x_<name>.c. Their order is in experiments.c. */
+#ifndef CLI_BENCH_EXPERIMENTS_H
+#define CLI_BENCH_EXPERIMENTS_H
+
+#include "cli/bench/bench.h"
+
+extern const struct bench_experiment experiment_rss;
+
+#endif

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Runs one experiment in a process of its own, under a supervisor that ends it: in time, with all
+ * that it has started, and with every setting put back. See run.c.
+ */
+#ifndef CLI_BENCH_RUN_H
+#define CLI_BENCH_RUN_H
+
+#include "cli/bench/bench.h"
+#include "cli/report.h"
+
+struct bench_options {
+	enum bench_scale scale;
+	unsigned int runs, warm_ups;
+	uint64_t seed;
+	uint64_t memory;
+	bool allow_tuning;
+	const char *directory; /* where directories of experiments are made */
+};
+
+/*
+ * Returns the experiment's object, whatever became of it, which the caller puts; NULL where a
+ * signal asked to stop: *ret_signal. The shortest interval that it has timed goes to
+ * *ret_shortest_ns where that is shorter than what is there.
+ */
+json_object *bench_run_experiment(const struct bench_experiment *experiment,
+				  const struct bench_options *options, uint64_t *ret_shortest_ns,
+				  int *ret_signal);
+
+/* From inside an experiment, or a child of it. */
+void bench_shared_interval(uint64_t ns);
+
+/* MemAvailable, or less where a cgroup allows less. */
+uint64_t bench_available_memory(void);
+
+#endif
