@@ -44,6 +44,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -294,6 +295,235 @@ struct cow_snapshot_stats {
 
 COW_API int cow_snapshot_get_stats(struct cow_snapshot *snapshot,
 				   struct cow_snapshot_stats *ret_stats);
+
+/*
+ * The store: a directory of durable layers.
+ *
+ * A layer is what one save wrote: the pages that changed since its parent, as an immutable qcow2
+ * image that qemu-img and every other reader opens, with checksums of its own. It is named by its
+ * identity, "ID.qcow2", and names its parent. The file HEAD names the newest layer, and the tags.
+ * A crash at any moment leaves the directory as it was before the save, or after it.
+ *
+ * One process writes a store at a time, any number read it; threads may share one cow_store, whose
+ * calls then follow each other. Where a layer is named by text, that is an identity, a tag, or NULL
+ * for HEAD; -ENOENT where there is no such layer. Whatever is wrong with a file is said to the log
+ * with the file's name; then the calls return -EUCLEAN: damaged, modified, or not what its name
+ * says; -ENOENT: a parent is missing; -ELOOP: a chain that runs in a circle; -E2BIG: one of more
+ * than COW_STORE_DEPTH_MAX layers; -EOPNOTSUPP: a feature that this library does not read. After
+ * fork() a child has to open the store anew: -ECHILD.
+ */
+struct cow_store;
+
+#define COW_ID_LENGTH       37 /* a layer's identity as text, with its NUL */
+#define COW_TAG_LENGTH      64 /* most bytes of a tag, with its NUL: letters, digits, and -_.+@ */
+#define COW_STORE_DEPTH_MAX 4096
+
+/* Called now and then with how much is done, in bytes; non-zero ends the call, which then leaves
+ * everything as it was and returns -ECANCELED. */
+typedef int (*cow_progress_fn)(uint64_t done, uint64_t total, void *context);
+
+/* Flags of cow_store_open(). */
+#define COW_STORE_CREATE    0x1u /* make the directory where there is none */
+#define COW_STORE_READ_ONLY 0x2u /* beside whoever writes it; calls that write give -EROFS */
+
+/* -ENOENT: no such directory; -EBUSY: another process, or another cow_store, has it open for
+ * writing; -EINVAL: an unknown flag; -EUCLEAN: HEAD is damaged. What an interrupted save left
+ * behind is removed. */
+COW_API int cow_store_open(const char *directory, uint32_t flags, struct cow_store **ret_store);
+
+/* NULL-safe. Regions restored from it, and snapshots that read their layers, stay good. */
+COW_API void cow_store_close(struct cow_store *store);
+
+/* Flags of struct cow_save_options.
+ *
+ * CONSUME: the snapshot is given up while it is saved: what is on its way to disk needs no
+ * pre-image. Who reads it meanwhile gets -ESTALE. If the save fails it is gone; else as OFFLOAD.
+ * OFFLOAD: afterwards the snapshot is read from its layer, and its memory is freed; while it is
+ * held, the layer is not removed. */
+#define COW_SAVE_FULL      0x1u /* everything, on no parent */
+#define COW_SAVE_CONSUME   0x2u
+#define COW_SAVE_OFFLOAD   0x4u
+#define COW_SAVE_KEEP_HEAD 0x8u /* HEAD stays where it is */
+
+struct cow_save_options {
+	size_t size;
+	uint32_t flags;  /* COW_SAVE_...; unknown bits give -EINVAL */
+	const char *tag; /* set to the new layer with the save, at once; NULL: none */
+	cow_progress_fn progress;
+	void *context;
+	const void *state;   /* the caller's own, kept with the layer: registers, a root pointer */
+	size_t state_length; /* bytes, at most COW_STATE_MAX */
+};
+#define COW_SAVE_OPTIONS_INIT COW_INIT_(cow_save_options)
+#define COW_STATE_MAX         ((size_t)1 << 20)
+
+/* Writes a snapshot as a layer, beside running writers, and waits until it is on disk. Only what
+ * changed since an earlier save of the region into this store, or since the layer that the region
+ * was restored from, is written: that layer becomes the parent. A snapshot that was saved here
+ * already is not written again; its identity is returned, and tag and HEAD are set. options may be
+ * NULL; ret_id too. -EINVAL: a bad tag; -EFBIG: a region above 8 TiB; -ESTALE: the snapshot was
+ * given up; -ENOSPC, -EIO and others: the store is as it was. */
+COW_API int cow_store_save(struct cow_store *store, struct cow_snapshot *snapshot,
+			   const struct cow_save_options *options, char ret_id[COW_ID_LENGTH]);
+
+/* When the checksums of restored pages are looked at. Those of what describes the layers always
+ * are. */
+enum cow_verify {
+	COW_VERIFY_FAULT, /* when a page is brought in, where the trap sees that (signal, thread);
+	                     else as NONE, since the kernel brings pages in from the file */
+	COW_VERIFY_EAGER, /* of all pages, before the call returns */
+	COW_VERIFY_NONE,
+};
+
+/* Flags of struct cow_restore_options.
+ *
+ * SAME_ADDRESS: at the address that it was saved from, so that pointers inside stay valid; -EEXIST
+ * where that is taken. */
+#define COW_RESTORE_SAME_ADDRESS 0x1u
+#define COW_RESTORE_POPULATE     0x2u /* bring everything in before the call returns */
+
+struct cow_restore_options {
+	size_t size;
+	uint32_t flags;     /* COW_RESTORE_...; unknown bits give -EINVAL */
+	void *address;      /* wanted base address, NULL for any; -EEXIST where it is taken */
+	enum cow_trap trap; /* of the region */
+	enum cow_verify verify;
+	cow_progress_fn progress; /* of EAGER and POPULATE */
+	void *context;
+	const struct cow_region_options *region; /* limits and the like; its trap, address and flags
+						    are not looked at. NULL: defaults */
+};
+#define COW_RESTORE_OPTIONS_INIT COW_INIT_(cow_restore_options)
+
+/* Makes a region with a layer's content, which is brought in as it is touched: usable at once,
+ * whatever its size. The next save of it into the same store is incremental on the layer. Regions
+ * restored from one layer share the pages that neither of them wrote. The layer's files may not
+ * be changed by others; they are not removed while the region lives. A page that cannot be read
+ * raises SIGBUS. options may be NULL. -EEXIST, -ENOMEM, -EOPNOTSUPP as cow_region_new(). */
+COW_API int cow_store_restore(struct cow_store *store, const char *id,
+			      const struct cow_restore_options *options,
+			      struct cow_region **ret_region);
+
+/* Flags of struct cow_layer_info. */
+#define COW_LAYER_HEAD       0x1u
+#define COW_LAYER_DELETED    0x2u /* there only for its children, until the next compaction */
+#define COW_LAYER_COMPRESSED 0x4u
+#define COW_LAYER_IN_USE     0x8u /* by a region or snapshot of this cow_store */
+
+struct cow_layer_info {
+	size_t size;
+	uint32_t flags; /* COW_LAYER_... */
+	uint32_t depth; /* layers below it */
+	char id[COW_ID_LENGTH];
+	char parent[COW_ID_LENGTH]; /* empty: none */
+	uint64_t sequence;          /* later saves have higher ones */
+	uint64_t time_ns;           /* when the snapshot was taken, CLOCK_REALTIME */
+	uint64_t length;            /* of the region, bytes */
+	uint64_t address;           /* where the region was */
+	uint64_t page_size;         /* of the machine that saved it, bytes */
+	uint64_t data_bytes;        /* content that this layer holds itself */
+	uint64_t zero_bytes;        /* recorded as zero by this layer itself */
+	uint64_t file_bytes;        /* size of its file */
+	uint64_t state_length;      /* bytes of the caller's own state */
+};
+#define COW_LAYER_INFO_INIT COW_INIT_(cow_layer_info)
+
+/* ret_info->size is set by the caller. */
+COW_API int cow_store_get_info(struct cow_store *store, const char *id,
+			       struct cow_layer_info *ret_info);
+
+/* Copies the state out that was given with the save: at most length bytes. Returns how many there
+ * are, or a negative errno. */
+COW_API ssize_t cow_store_get_state(struct cow_store *store, const char *id, void *buffer,
+				    size_t length);
+
+/* Calls layer for every layer, newest first; info is valid during the call. Non-zero stops and is
+ * returned. No call on the same store may be made from within. */
+typedef int (*cow_layer_fn)(const struct cow_layer_info *info, void *context);
+COW_API int cow_store_list(struct cow_store *store, cow_layer_fn layer, void *context);
+
+/* Likewise for every tag, in order of their names. */
+typedef int (*cow_tag_fn)(const char *tag, const char *id, void *context);
+COW_API int cow_store_list_tags(struct cow_store *store, cow_tag_fn tag, void *context);
+
+/* Makes tag name a layer, also if it named another one before. */
+COW_API int cow_store_tag(struct cow_store *store, const char *id, const char *tag);
+COW_API int cow_store_untag(struct cow_store *store, const char *tag); /* -ENOENT */
+
+/* Gives a layer up: it can no longer be named. Its file goes at once where no child needs it and
+ * nobody uses it, else with the next compaction. -EBUSY: it is HEAD and has no parent to take its
+ * place, or a tag names it. HEAD moves to the parent. */
+COW_API int cow_store_delete(struct cow_store *store, const char *id);
+
+/* Flags of struct cow_compact_options.
+ *
+ * COMPRESS: zstd, in clusters of 64 KiB, for what is rewritten and lies below every tag and HEAD;
+ * -EOPNOTSUPP where it was not built in. */
+#define COW_COMPACT_COMPRESS 0x1u
+
+struct cow_compact_options {
+	size_t size;
+	uint32_t flags;
+	uint32_t depth_max; /* a kept layer deeper than this is put on a base of its own; 0: 32 */
+	cow_progress_fn progress;
+	void *context;
+};
+#define COW_COMPACT_OPTIONS_INIT COW_INIT_(cow_compact_options)
+
+struct cow_compact_stats {
+	size_t size;
+	uint32_t removed;                   /* layers */
+	uint32_t rewritten;                 /* layers */
+	uint32_t busy;                      /* deleted layers that somebody still uses */
+	uint32_t depth;                     /* of the deepest chain afterwards */
+	uint64_t bytes_before, bytes_after; /* of all files */
+	uint64_t cloned_bytes; /* shared with the old file (FICLONERANGE), not copied */
+};
+#define COW_COMPACT_STATS_INIT COW_INIT_(cow_compact_stats)
+
+/* Merges deleted layers into their children and shortens chains that are too deep. What a layer
+ * reads as, and its identity, never change; each step is one rename, so a crash loses nothing.
+ * options and ret_stats may be NULL. */
+COW_API int cow_store_compact(struct cow_store *store, const struct cow_compact_options *options,
+			      struct cow_compact_stats *ret_stats);
+
+/* Called for each piece of damage: of a layer's file (offset and length in the file), or of the
+ * store itself (id empty). Non-zero stops. */
+typedef int (*cow_damage_fn)(const char *id, uint64_t offset, uint64_t length, const char *what,
+			     void *context);
+
+/* Reads a layer and all below it, or everything (id NULL), and checks each byte against its
+ * checksum, each chain against its identities. 0: all is well; -EUCLEAN: damage was reported.
+ * damage and progress may be NULL. */
+COW_API int cow_store_verify(struct cow_store *store, const char *id, cow_damage_fn damage,
+			     cow_progress_fn progress, void *context);
+
+/* Reports the ranges in which the contents of two layers differ, in ascending order, in whole
+ * clusters of 4 KiB; lengths may differ: what one does not have is compared as zero. */
+COW_API int cow_store_diff(struct cow_store *store, const char *older, const char *newer,
+			   cow_range_fn range, void *context);
+
+/* Writes a layer's content to a new file, as a raw image with holes where it is zero; -EEXIST: the
+ * file is there already. On failure the file is gone. */
+COW_API int cow_store_export(struct cow_store *store, const char *id, const char *path,
+			     cow_progress_fn progress, void *context);
+
+struct cow_import_options {
+	size_t size;
+	uint32_t flags; /* 0 */
+	const char *tag;
+	cow_progress_fn progress;
+	void *context;
+	const char *format; /* "qcow2", "raw"; NULL: found out, by qcow2's magic */
+};
+#define COW_IMPORT_OPTIONS_INIT COW_INIT_(cow_import_options)
+
+/* Makes an image a layer without a parent, and HEAD: a raw one, or a qcow2 one (versions 2 and 3,
+ * clusters of 4 KiB to 2 MiB, compressed ones too) with all that lies below it. The image is only
+ * read. -EOPNOTSUPP: it uses a feature that is not read (encryption, an external data file, ...),
+ * which the log names; -EUCLEAN: it is damaged; -EINVAL: neither format. */
+COW_API int cow_store_import(struct cow_store *store, const char *path,
+			     const struct cow_import_options *options, char ret_id[COW_ID_LENGTH]);
 
 /* Receives the library's messages: refusals with what to do about them, limits reached, fallbacks
  * taken. priority is one of syslog's; message is one line without a newline, valid during the call.

@@ -22,6 +22,12 @@
 struct spill;
 struct view;
 
+/* What a layer above hangs on a region, and is freed with it. Only ever added, at the front. */
+struct attachment {
+	struct attachment *next;
+	void (*free)(struct attachment *attachment);
+};
+
 struct cow_region {
 	struct space space;
 	_Atomic uint32_t refs;
@@ -44,6 +50,7 @@ struct cow_region {
 	_Atomic uint64_t dropped_snapshots, view_bytes;
 	_Atomic(struct cow_snapshot *) later; /* references that a trap could not drop */
 	struct histogram fault_ns;
+	_Atomic(struct attachment *) attachments;
 };
 
 #define SNAPSHOT_DROPPED 0x80000000u

@@ -103,9 +103,22 @@ static int set_up_limit(struct cow_region *region, const struct cow_region_optio
 	return spill_new(options->spill_directory, sys_page_size(), &region->spill);
 }
 
+static void free_attachments(struct cow_region *region)
+{
+	struct attachment *attachment = atomic_load(&region->attachments);
+
+	while (attachment) {
+		struct attachment *next = attachment->next;
+
+		attachment->free(attachment);
+		attachment = next;
+	}
+}
+
 /* Whatever was set up, in reverse. */
 static void region_destroy(struct cow_region *region)
 {
+	free_attachments(region);
 	trap_free(region->trap);
 	space_destroy(&region->space);
 	spill_free(region->spill);

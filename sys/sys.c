@@ -46,6 +46,12 @@ const char *sys_call_name(enum sys_call call)
 		[SYS_CALL_PAGEMAP] = "pagemap",
 		[SYS_CALL_SIGACTION] = "sigaction",
 		[SYS_CALL_THREAD] = "pthread_create",
+		[SYS_CALL_SYNC] = "fsync",
+		[SYS_CALL_RENAME] = "rename",
+		[SYS_CALL_UNLINK] = "unlink",
+		[SYS_CALL_LOCK] = "flock",
+		[SYS_CALL_CLONE_RANGE] = "ioctl(FICLONERANGE)",
+		[SYS_CALL_RANDOM] = "getrandom",
 	};
 
 	return names[call];

@@ -36,6 +36,12 @@ enum sys_call {
 	SYS_CALL_PAGEMAP,
 	SYS_CALL_SIGACTION,
 	SYS_CALL_THREAD,
+	SYS_CALL_SYNC,
+	SYS_CALL_RENAME,
+	SYS_CALL_UNLINK,
+	SYS_CALL_LOCK,
+	SYS_CALL_CLONE_RANGE,
+	SYS_CALL_RANDOM,
 	SYS_CALLS,
 };
 
@@ -65,6 +71,29 @@ ssize_t sys_read_at(int fd, void *buffer, size_t length, uint64_t offset);
 int sys_write_at(int fd, const struct iovec *pieces, int count, uint64_t offset); /* all of it */
 void sys_drop_cache(int fd, uint64_t offset, size_t length); /* written back first */
 void sys_close(int fd);
+
+/* --- file.c: files with names, in a directory that is open --- */
+
+int sys_make_directory(const char *path); /* 0 also where it is there already */
+int sys_open_directory(const char *path);
+int sys_open_at(int directory, const char *name, int flags, unsigned mode);
+ssize_t sys_write_some_at(int fd, const struct iovec *pieces, int count, uint64_t offset);
+int sys_sync_data(int fd); /* fdatasync() */
+int sys_sync(int fd);      /* fsync(), of directories too */
+int sys_rename_at(int directory, const char *from, const char *to);
+int sys_unlink_at(int directory, const char *name);
+int sys_lock(int fd, int operation); /* flock() */
+int sys_clone_range(int to, uint64_t to_offset, int from, uint64_t from_offset, uint64_t length);
+int sys_file_size(int fd, uint64_t *ret_bytes, uint64_t *ret_links);
+int sys_random(void *buffer, size_t length);
+/* Begins to write back, waits for nothing. */
+void sys_start_writeback(int fd, uint64_t offset, uint64_t length);
+/* Calls visit with each name but "." and ".."; non-zero stops. */
+int sys_list_directory(int directory, int (*visit)(const char *name, void *context),
+		       void *context);
+/* As sys_map(), from an offset in the file. */
+int sys_map_at(void *address, size_t length, int protection, int flags, int fd, uint64_t offset,
+	       void **ret_address);
 
 int sys_eventfd(void);
 int sys_epoll_new(void);

@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: MIT */
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+
+#include "store/io.h"
+#include "store/layer.h"
+#include "sys/sys.h"
+
+/* --- opening --- */
+
+static int damaged(struct layer *layer, const char *what)
+{
+	store_complain(layer->store, layer->name, "damaged or modified: %s", what);
+	return -EUCLEAN;
+}
+
+static int read_footer(struct cow_store *store, int fd, const char *name,
+		       const struct layer_id *id, struct footer *ret_footer, uint64_t *ret_bytes)
+{
+	unsigned char cluster[CLUSTER];
+	uint64_t bytes, links;
+	int r;
+
+	r = sys_file_size(fd, &bytes, &links);
+	if (r < 0)
+		return r;
+	if (bytes < 5 * CLUSTER || bytes % CLUSTER != 0) {
+		store_complain(store, name, "damaged or modified: %llu bytes long, not as written",
+			       (unsigned long long)bytes);
+		return -EUCLEAN;
+	}
+	r = io_read(fd, cluster, CLUSTER, bytes - CLUSTER);
+	if (r == 0)
+		r = footer_decode(cluster, ret_footer);
+	if (r == -EUCLEAN) {
+		store_complain(store, name, "damaged or modified: its last cluster is not what "
+					    "libcow wrote there");
+		return r;
+	}
+	if (r < 0)
+		return r;
+	if (!id_equal(&ret_footer->id, id)) {
+		store_complain(store, name, "it is another layer than its name says");
+		return -EUCLEAN;
+	}
+	*ret_bytes = bytes;
+	return 0;
+}
+
+/* The file may be replaced between opening and locking; then it has no name any more, and the one
+ * that has it now is opened. */
+static int open_locked(struct cow_store *store, const char *name)
+{
+	for (;;) {
+		uint64_t bytes, links = 0;
+		int fd = io_open(store->directory, name, O_RDONLY);
+		int r;
+
+		if (fd < 0)
+			return fd;
+		r = io_lock(fd, LOCK_SH | LOCK_NB);
+		if (r == 0)
+			r = sys_file_size(fd, &bytes, &links);
+		if (r == 0 && links > 0)
+			return fd;
+		io_close(fd);
+		if (r < 0 && r != -EWOULDBLOCK)
+			return r;
+	}
+}
+
+int layer_read_footer(struct cow_store *store, const struct layer_id *id,
+		      struct footer *ret_footer, uint64_t *ret_file_bytes)
+{
+	char name[LAYER_NAME_LENGTH];
+	int fd, r;
+
+	layer_name(id, name);
+	fd = io_open(store->directory, name, O_RDONLY);
+	if (fd < 0)
+		return fd;
+	r = read_footer(store, fd, name, id, ret_footer, ret_file_bytes);
+	io_close(fd);
+	return r;
+}
+
+static bool names_parent(const struct layer *layer)
+{
+	char parent[LAYER_NAME_LENGTH] = "";
+
+	if (!id_is_none(&layer->footer.parent))
+		layer_name(&layer->footer.parent, parent);
+	return strcmp(layer->header.backing, parent) == 0;
+}
+
+/* The first cluster, against its checksum and the footer. */
+static int read_header(struct layer *layer)
+{
+	const struct footer *footer = &layer->footer;
+	const struct qcow2_header *header = &layer->header;
+	unsigned char cluster[CLUSTER];
+	uint64_t crcs = div_up(footer->crc_count * 4, CLUSTER);
+	uint64_t state = div_up(footer->state_length, CLUSTER);
+	int r;
+
+	if (layer->file_bytes != (footer->manifest_cluster + state + crcs + 1) * CLUSTER)
+		return damaged(layer, "its size is not what was written");
+	r = layer_read_clusters(layer, 0, 1, cluster, true);
+	if (r < 0)
+		return r;
+	if (qcow2_decode(cluster, CLUSTER, &layer->header) < 0 || qcow2_refusal(header) ||
+	    header->cluster_bits != CLUSTER_BITS || header->size != footer->virtual_size)
+		return damaged(layer, "its header is not libcow's");
+	if (!names_parent(layer))
+		return damaged(layer, "its header names another parent than its manifest");
+	if (header->l1_entries != div_up(header->size, SLICE_BYTES) ||
+	    header->l1_offset % CLUSTER != 0 ||
+	    header->l1_offset / CLUSTER + div_up(header->l1_entries, TABLE_ENTRIES) >
+		    footer->meta_clusters)
+		return damaged(layer, "its first-level table is out of place");
+	return 0;
+}
+
+static int read_l1(struct layer *layer)
+{
+	uint64_t clusters = div_up(layer->header.l1_entries, TABLE_ENTRIES);
+
+	layer->l1 = sys_alloc(clusters * CLUSTER);
+	if (!layer->l1)
+		return -ENOMEM;
+	return layer_read_clusters(layer, layer->header.l1_offset, clusters, layer->l1, true);
+}
+
+static void layer_free(struct layer *layer)
+{
+	for (unsigned i = 0; i < CACHED_SLICES; i++)
+		sys_free(layer->cache[i].table);
+	io_close(layer->fd);
+	pthread_mutex_destroy(&layer->mutex);
+	sys_free(layer->l1);
+	sys_free(layer);
+}
+
+static int layer_new(struct cow_store *store, const struct layer_id *id, struct layer **ret_layer)
+{
+	struct layer *layer = sys_alloc(sizeof(*layer));
+	int r;
+
+	if (!layer)
+		return -ENOMEM;
+	layer->store = store;
+	layer->refs = 1;
+	layer->id = *id;
+	pthread_mutex_init(&layer->mutex, NULL);
+	layer_name(id, layer->name);
+	r = layer->fd = open_locked(store, layer->name);
+	if (r >= 0)
+		r = read_footer(store, layer->fd, layer->name, id, &layer->footer,
+				&layer->file_bytes);
+	if (r == 0)
+		r = read_header(layer);
+	if (r == 0)
+		r = read_l1(layer);
+	if (r < 0) {
+		layer_free(layer);
+		return r;
+	}
+	*ret_layer = layer;
+	return 0;
+}
+
+static struct layer *find_open(struct cow_store *store, const struct layer_id *id)
+{
+	struct layer *layer = store->layers;
+
+	while (layer && !id_equal(&layer->id, id))
+		layer = layer->next;
+	return layer;
+}
+
+int layer_open(struct cow_store *store, const struct layer_id *id, struct layer **ret_layer)
+{
+	struct layer *layer;
+	int r = 0;
+
+	pthread_mutex_lock(&store->layers_mutex);
+	layer = find_open(store, id);
+	if (layer) {
+		layer->refs++;
+	} else {
+		r = layer_new(store, id, &layer);
+		if (r == 0) {
+			layer->next = store->layers;
+			store->layers = layer;
+			store_get(store);
+		}
+	}
+	pthread_mutex_unlock(&store->layers_mutex);
+	if (r == 0)
+		*ret_layer = layer;
+	return r;
+}
+
+struct layer *layer_get(struct layer *layer)
+{
+	pthread_mutex_lock(&layer->store->layers_mutex);
+	layer->refs++;
+	pthread_mutex_unlock(&layer->store->layers_mutex);
+	return layer;
+}
+
+void layer_close(struct layer *layer)
+{
+	struct cow_store *store;
+	struct layer **link;
+	bool last;
+
+	if (!layer)
+		return;
+	store = layer->store;
+	pthread_mutex_lock(&store->layers_mutex);
+	last = --layer->refs == 0;
+	for (link = &store->layers; last && *link; link = &(*link)->next)
+		if (*link == layer) {
+			*link = layer->next;
+			break;
+		}
+	pthread_mutex_unlock(&store->layers_mutex);
+	if (!last)
+		return;
+	layer_free(layer);
+	store_put(store);
+}
+
+bool layer_is_open(struct cow_store *store, const struct layer_id *id)
+{
+	bool found;
+
+	pthread_mutex_lock(&store->layers_mutex);
+	found = find_open(store, id) != NULL;
+	pthread_mutex_unlock(&store->layers_mutex);
+	return found;
+}
+
+/* --- reading --- */
+
+int layer_read_crcs(struct layer *layer, uint64_t cluster, uint64_t count, uint32_t crcs[])
+{
+	const struct footer *footer = &layer->footer;
+	uint64_t array = (footer->manifest_cluster + div_up(footer->state_length, CLUSTER)) *
+			 CLUSTER;
+	int r;
+
+	if (cluster > footer->crc_count || count > footer->crc_count - cluster)
+		return damaged(layer, "a table points past its data");
+	r = io_read(layer->fd, crcs, count * 4, array + cluster * 4);
+	for (uint64_t i = 0; r == 0 && i < count; i++)
+		crcs[i] = get_be32(&crcs[i]);
+	return r;
+}
+
+int layer_read_clusters(struct layer *layer, uint64_t offset, uint64_t count, void *buffer,
+			bool verify)
+{
+	uint32_t crcs[64];
+	int r = io_read(layer->fd, buffer, count * CLUSTER, offset);
+
+	for (uint64_t done = 0; r == 0 && verify && done < count;) {
+		uint64_t some = count - done < 64 ? count - done : 64;
+		const unsigned char *at = (unsigned char *)buffer + done * CLUSTER;
+
+		r = layer_read_crcs(layer, offset / CLUSTER + done, some, crcs);
+		for (uint64_t i = 0; r == 0 && i < some; i++) {
+			if (crc32c(at + i * CLUSTER, CLUSTER) == crcs[i])
+				continue;
+			store_complain(layer->store, layer->name,
+				       "damaged or modified: the checksum at byte %llu is wrong",
+				       (unsigned long long)(offset + (done + i) * CLUSTER));
+			r = -EUCLEAN;
+		}
+		done += some;
+	}
+	return r == -EUCLEAN && !verify ? damaged(layer, "it ends too early") : r;
+}
+
+/* Under the mutex. */
+static struct cached_slice *find_cached(struct layer *layer, uint64_t slice)
+{
+	struct cached_slice *oldest = &layer->cache[0];
+
+	for (unsigned i = 0; i < CACHED_SLICES; i++) {
+		struct cached_slice *cached = &layer->cache[i];
+
+		if (cached->slice == slice + 1)
+			return cached;
+		if (cached->used < oldest->used)
+			oldest = cached;
+	}
+	return oldest;
+}
+
+static int read_table(struct layer *layer, uint64_t offset, unsigned char table[CLUSTER])
+{
+	if (offset % CLUSTER != 0 || offset / CLUSTER >= layer->footer.meta_clusters)
+		return damaged(layer, "its first-level table points past the second level");
+	return layer_read_clusters(layer, offset, 1, table, true);
+}
+
+int layer_read_slice(struct layer *layer, uint64_t slice, unsigned char table[CLUSTER])
+{
+	struct cached_slice *cached;
+	uint64_t offset;
+	int r = 0;
+
+	if (slice >= layer->header.l1_entries)
+		return 0;
+	offset = get_be64(layer->l1 + slice * 8) & QCOW2_OFFSET_MASK;
+	if (offset == 0)
+		return 0;
+	pthread_mutex_lock(&layer->mutex);
+	cached = find_cached(layer, slice);
+	if (cached->slice == slice + 1) {
+		memcpy(table, cached->table, CLUSTER);
+	} else {
+		r = read_table(layer, offset, table);
+		if (r == 0 && !cached->table)
+			cached->table = sys_alloc(CLUSTER);
+		cached->slice = 0;
+		if (r == 0 && cached->table) {
+			memcpy(cached->table, table, CLUSTER);
+			cached->slice = slice + 1;
+		}
+	}
+	cached->used = ++layer->clock;
+	pthread_mutex_unlock(&layer->mutex);
+	return r < 0 ? r : 1;
+}
+
+int layer_place(struct layer *layer, uint64_t entry, struct place *ret_place)
+{
+	uint64_t offset = entry & QCOW2_OFFSET_MASK;
+
+	*ret_place = (struct place){ .kind = PLACE_NONE };
+	if (entry & QCOW2_COMPRESSED)
+		return damaged(layer, "it has compressed clusters, which libcow did not write");
+	if (entry & QCOW2_ZERO) {
+		ret_place->kind = PLACE_ZERO;
+		return 0;
+	}
+	if (offset == 0)
+		return 0;
+	if (offset % CLUSTER != 0 || offset / CLUSTER >= layer->footer.crc_count)
+		return damaged(layer, "a second-level table points past its data");
+	ret_place->kind = PLACE_DATA;
+	ret_place->offset = offset;
+	return 0;
+}

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Layers that are open for reading, and chains of them.
+ *
+ * A layer answers, for a cluster of the guest: nothing (ask the parent), zero, or where in its file
+ * the content is. Tables are read as they are needed, a slice (2 MiB of the guest, one L2 table) at
+ * a time, each checked against its checksum; a few are remembered.
+ *
+ * An open layer is locked shared (flock), and is not removed by anybody meanwhile. The store knows
+ * its open layers, so that one file is open once.
+ *
+ * A chain is a layer and all below it, newest first, checked when it is put together: each file is
+ * what its name says, each parent what its child says.
+ *
+ * Threads: any; what changes is under the layer's mutex.
+ */
+#ifndef COW_STORE_LAYER_H
+#define COW_STORE_LAYER_H
+
+#include "store/store.h"
+
+#define CACHED_SLICES 32u /* a layer */
+
+struct cached_slice {
+	uint64_t slice; /* plus one; 0: empty */
+	uint64_t used;
+	unsigned char *table;
+};
+
+struct layer {
+	struct layer *next; /* in the store's list; guarded by its layers_mutex, as refs is */
+	struct cow_store *store;
+	uint32_t refs;
+	int fd;
+	struct layer_id id;
+	struct footer footer;
+	struct qcow2_header header;
+	uint64_t file_bytes;
+	char name[LAYER_NAME_LENGTH];
+	unsigned char *l1; /* as in the file */
+	pthread_mutex_t mutex; /* guards what follows */
+	uint64_t clock;
+	struct cached_slice cache[CACHED_SLICES];
+};
+
+/* Opens a layer, or takes one more reference. -ENOENT, -EUCLEAN, and what the calls give. */
+int layer_open(struct cow_store *store, const struct layer_id *id, struct layer **ret_layer);
+struct layer *layer_get(struct layer *layer);
+void layer_close(struct layer *layer); /* NULL-safe */
+/* Whether this store has it open. */
+bool layer_is_open(struct cow_store *store, const struct layer_id *id);
+/* Only the footer of the file, which need not be opened for that. */
+int layer_read_footer(struct cow_store *store, const struct layer_id *id,
+		      struct footer *ret_footer, uint64_t *ret_file_bytes);
+
+/* The L2 table of a slice, as in the file, in a buffer of a cluster. 1; 0: the layer has nothing
+ * there; or an errno. */
+int layer_read_slice(struct layer *layer, uint64_t slice, unsigned char table[CLUSTER]);
+
+/* What an entry of an L2 table says. */
+enum place_kind {
+	PLACE_NONE, /* ask the parent */
+	PLACE_ZERO,
+	PLACE_DATA,
+	PLACE_PACKED, /* compressed */
+};
+struct place {
+	enum place_kind kind;
+	uint64_t offset; /* in the file: of DATA */
+};
+/* -EUCLEAN: the entry points where no data is. */
+int layer_place(struct layer *layer, uint64_t entry, struct place *ret_place);
+
+/* Checksums of clusters of the file, from the array; unchecked themselves. */
+int layer_read_crcs(struct layer *layer, uint64_t cluster, uint64_t count, uint32_t crcs[]);
+
+/* Reads count clusters of the file at once; checked where verify says so. */
+int layer_read_clusters(struct layer *layer, uint64_t offset, uint64_t count, void *buffer,
+			bool verify);
+
+struct chain {
+	struct cow_store *store;
+	unsigned depth;
+	struct layer **layers; /* newest first */
+};
+
+int chain_open(struct cow_store *store, const struct layer_id *id, struct chain **ret_chain);
+void chain_close(struct chain *chain); /* NULL-safe */
+
+/* Where the clusters of a slice are. */
+struct slice_map {
+	uint64_t slice;
+	uint8_t kind[SLICE];
+	uint16_t layer[SLICE]; /* of DATA and PACKED: index in the chain */
+	uint64_t offset[SLICE]; /* of DATA */
+};
+int chain_map_slice(struct chain *chain, uint64_t slice, struct slice_map *ret_map);
+
+/* Reads clusters [first, first + count) of a slice into buffer. */
+int chain_read_mapped(struct chain *chain, const struct slice_map *map, unsigned first,
+		      unsigned count, unsigned char *buffer, bool verify);
+
+/* Reads bytes of the guest; past the newest layer's region they are zero. */
+int chain_read(struct chain *chain, uint64_t offset, void *buffer, size_t length, bool verify);
+
+static inline uint64_t chain_length(const struct chain *chain)
+{
+	return chain->layers[0]->footer.length;
+}
+
+#endif

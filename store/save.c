@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Saving: a snapshot becomes a layer.
+ *
+ *   this thread      finds the pages, reads each, tells zero from content, takes the checksum
+ *   another thread   writes a batch of 1 MiB while the next one is being read
+ *
+ * The snapshot is read beside its writers, through the look-up that all readers use. What is
+ * written was read once: a page is never read again for the file.
+ *
+ * Order: the layer's data and metadata, one fdatasync(), its name, the directory, HEAD. Before HEAD
+ * names it the layer is nobody's; a crash leaves a file that no one asks for, which the next
+ * compaction removes.
+ */
+#include <stdio.h>
+
+#include "store/io.h"
+#include "store/layer.h"
+#include "store/mark.h"
+#include "store/pageset.h"
+#include "store/pipe.h"
+#include "store/writer.h"
+
+#define KNOWN_FLAGS \
+	(COW_SAVE_FULL | COW_SAVE_CONSUME | COW_SAVE_OFFLOAD | COW_SAVE_KEEP_HEAD)
+
+static const struct cow_save_options default_options = COW_SAVE_OPTIONS_INIT;
+
+struct save {
+	struct cow_store *store;
+	struct cow_snapshot *snapshot;
+	struct cow_save_options options;
+	struct pageset set;
+	struct mark parent; /* epoch 0: none */
+	struct writer *writer;
+	struct pipe *pipe;
+	struct footer footer;
+};
+
+static int check_options(const struct cow_save_options *options)
+{
+	if ((options->flags & ~KNOWN_FLAGS) || (options->tag && !tag_is_valid(options->tag)) ||
+	    (options->state_length > 0 && !options->state) ||
+	    options->state_length > COW_STATE_MAX)
+		return -EINVAL;
+	return 0;
+}
+
+/* A mark whose layer is still there; what was lost of it is taken for a reason to save everything,
+ * not to save nothing. */
+static bool find_parent(struct save *save)
+{
+	struct cow_region *region = save->snapshot->region;
+	uint64_t epoch = save->snapshot->snap.epoch, bytes;
+	const struct mark *mark;
+	struct footer footer;
+
+	while ((mark = mark_find(region, &save->store->refs.store, epoch))) {
+		if (layer_read_footer(save->store, &mark->id, &footer, &bytes) == 0 &&
+		    footer.sequence == mark->sequence) {
+			save->parent = *mark;
+			return true;
+		}
+		epoch = mark->epoch - 1;
+	}
+	return false;
+}
+
+static struct writer_config config_of(const struct save *save, const struct layer_id *id)
+{
+	const struct cow_region *region = save->snapshot->region;
+	uint64_t page_size = space_page_size(&region->space);
+
+	return (struct writer_config){
+		.id = *id,
+		.parent = save->parent.id,
+		.sequence = save->store->refs.sequence + 1,
+		.parent_sequence = save->parent.sequence,
+		.length = region->length,
+		.address = (uintptr_t)region->base,
+		.page_size = page_size,
+		.time_ns = save->snapshot->time_ns,
+		.state = save->options.state,
+		.state_length = save->options.state_length,
+		.clusters_max = save->set.count * (page_size / CLUSTER),
+		.slices_max = save->set.slices,
+	};
+}
+
+static int report(struct save *save, uint64_t pages)
+{
+	unsigned shift = save->snapshot->region->space.page_shift;
+
+	if (!save->options.progress)
+		return 0;
+	return save->options.progress(pages << shift, save->set.count << shift,
+				      save->options.context) ?
+		       -ECANCELED :
+		       0;
+}
+
+#define REPORT_PAGES 1024u
+
+static int write_pages(struct save *save)
+{
+	uint64_t page = 0, done = 0;
+	int r = report(save, 0);
+
+	for (; r == 0 && (page = pageset_next(&save->set, page)) < save->set.pages; page++) {
+		r = pipe_put(save->pipe, page);
+		if (r == 0 && ++done % REPORT_PAGES == 0)
+			r = report(save, done);
+	}
+	if (r == 0)
+		r = pipe_drain(save->pipe);
+	return r < 0 ? r : report(save, done);
+}
+
+static int write_layer(struct save *save, const struct layer_id *id)
+{
+	struct writer_config config = config_of(save, id);
+	int r = writer_new(save->store, &config, &save->writer);
+
+	if (r < 0)
+		return r;
+	r = pipe_new(save->snapshot, save->writer, save->set.count, &save->pipe);
+	if (r == 0)
+		r = write_pages(save);
+	pipe_free(save->pipe);
+	if (r < 0) {
+		writer_abort(save->writer);
+		return r;
+	}
+	return writer_finish(save->writer, &save->footer);
+}
+
+/* The moment at which the save has happened. */
+static int publish(struct save *save, const struct layer_id *id, uint64_t sequence)
+{
+	struct refs refs;
+	int r = refs_copy(&save->store->refs, &refs);
+
+	if (r < 0)
+		return r;
+	if (!(save->options.flags & COW_SAVE_KEEP_HEAD) || id_is_none(&refs.head))
+		refs.head = *id;
+	if (sequence > refs.sequence)
+		refs.sequence = sequence;
+	if (save->options.tag)
+		r = refs_set_tag(&refs, save->options.tag, id);
+	refs_drop_deleted(&refs, id); /* saved again: named again */
+	if (r < 0) {
+		refs_free(&refs);
+		return r;
+	}
+	return store_commit(save->store, &refs);
+}
+
+/* A layer that HEAD does not name is nobody's. */
+static void take_back(struct save *save, const struct layer_id *id)
+{
+	char name[LAYER_NAME_LENGTH];
+
+	layer_name(id, name);
+	if (!id_equal(&save->store->refs.head, id) && !refs_is_tagged(&save->store->refs, id))
+		(void)io_unlink(save->store->directory, name);
+}
+
+static int save_new(struct save *save, struct layer_id *ret_id)
+{
+	struct mark mark = { .epoch = save->snapshot->snap.epoch };
+	int r;
+
+	r = pageset_collect(&save->set, &save->snapshot->snap, save->parent.epoch);
+	if (r == 0)
+		r = id_new(&mark.id);
+	if (r == 0)
+		r = write_layer(save, &mark.id);
+	pageset_free(&save->set);
+	if (r < 0)
+		return r;
+	r = io_sync_dir(save->store->directory);
+	if (r == 0)
+		r = publish(save, &mark.id, save->footer.sequence);
+	if (r < 0) {
+		take_back(save, &mark.id);
+		return r;
+	}
+	mark.sequence = save->footer.sequence;
+	*ret_id = mark.id;
+	/* Without a mark the next save is just larger. */
+	(void)mark_add(save->snapshot->region, &save->store->refs.store, &mark);
+	return 0;
+}
+
+static int save_locked(struct save *save, struct layer_id *ret_id)
+{
+	bool found = find_parent(save);
+
+	if (found && save->parent.epoch == save->snapshot->snap.epoch) {
+		*ret_id = save->parent.id;
+		return publish(save, ret_id, 0);
+	}
+	if (save->options.flags & COW_SAVE_FULL)
+		save->parent = (struct mark){ 0 };
+	return save_new(save, ret_id);
+}
+
+int cow_store_save(struct cow_store *store, struct cow_snapshot *snapshot,
+		   const struct cow_save_options *options, char ret_id[COW_ID_LENGTH])
+{
+	struct save save = { .store = store, .snapshot = snapshot, .options = default_options };
+	struct layer_id id;
+	int r;
+
+	r = check_snapshot(snapshot);
+	if (r == 0 && options)
+		r = options_read(&save.options, sizeof(save.options), sizeof(save.options), options);
+	if (r == 0)
+		r = check_options(&save.options);
+	if (r == 0 && snapshot->region->length > LENGTH_STORED_MAX)
+		r = -EFBIG;
+	if (r < 0)
+		return r;
+	r = store_begin(store, true);
+	if (r < 0)
+		return r;
+	r = snapshot_pin(snapshot);
+	if (r == 0) {
+		r = save_locked(&save, &id);
+		snapshot_unpin(snapshot);
+	}
+	store_end(store);
+	if (r < 0)
+		return r;
+	if (ret_id)
+		id_print(&id, ret_id);
+	return 0;
+}

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: MIT */
+/* Opening and closing stores, and what every call on one does first. */
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/file.h>
+
+#include "lib/internal.h"
+#include "lib/process.h"
+#include "store/io.h"
+#include "store/store.h"
+
+#define KNOWN_FLAGS (COW_STORE_CREATE | COW_STORE_READ_ONLY)
+
+void store_complain(const struct cow_store *store, const char *name, const char *format, ...)
+{
+	char what[256];
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(what, sizeof(what), format, arguments);
+	va_end(arguments);
+	log_message(LOG_ERR, "libcow: store: %s/%s: %s", store->path, name, what);
+}
+
+struct cow_store *store_get(struct cow_store *store)
+{
+	atomic_fetch_add(&store->refs_held, 1);
+	return store;
+}
+
+void store_put(struct cow_store *store)
+{
+	if (!store || atomic_fetch_sub(&store->refs_held, 1) != 1)
+		return;
+	refs_free(&store->refs);
+	io_close(store->directory);
+	io_close(store->lock);
+	pthread_mutex_destroy(&store->mutex);
+	pthread_mutex_destroy(&store->layers_mutex);
+	sys_free(store->path);
+	sys_free(store);
+}
+
+/* --- opening --- */
+
+static bool has_suffix(const char *name, const char *suffix)
+{
+	size_t length = strlen(name), end = strlen(suffix);
+
+	return length > end && strcmp(name + length - end, suffix) == 0;
+}
+
+struct sweep {
+	struct cow_store *store;
+	bool found_layer;
+};
+
+/* Only names that the store itself gives: somebody else's file stays. */
+static int sweep_name(const char *name, void *context)
+{
+	struct sweep *sweep = context;
+	char layer[LAYER_NAME_LENGTH];
+	struct layer_id id;
+
+	if (layer_name_parse(name, &id))
+		sweep->found_layer = true;
+	if (!has_suffix(name, NEW_SUFFIX) || sweep->store->read_only)
+		return 0;
+	snprintf(layer, sizeof(layer), "%.*s", (int)(strlen(name) - strlen(NEW_SUFFIX)), name);
+	if (strcmp(name, NAME_HEAD_NEW) != 0 && !layer_name_parse(layer, &id))
+		return 0;
+	return io_unlink(sweep->store->directory, name);
+}
+
+static int take_lock(struct cow_store *store)
+{
+	int r;
+
+	r = store->lock = io_open(store->directory, NAME_LOCK, O_RDWR | O_CREAT);
+	if (r < 0)
+		return r;
+	r = io_lock(store->lock, LOCK_EX | LOCK_NB);
+	if (r != -EWOULDBLOCK)
+		return r;
+	store_complain(store, NAME_LOCK, "another process has the store open for writing");
+	return -EBUSY;
+}
+
+static int make_new(struct cow_store *store, const struct sweep *sweep, uint32_t flags)
+{
+	int r;
+
+	if (sweep->found_layer) {
+		store_complain(store, NAME_HEAD, "missing, though there are layers: put a copy back, "
+						 "or write one that names the newest layer");
+		return -EUCLEAN;
+	}
+	if (store->read_only || !(flags & COW_STORE_CREATE)) {
+		store_complain(store, NAME_HEAD, "missing: this is no store");
+		return -ENOENT;
+	}
+	r = id_new(&store->refs.store);
+	return r < 0 ? r : refs_write(store, &store->refs);
+}
+
+static int open_directory(struct cow_store *store, uint32_t flags)
+{
+	int r;
+
+	r = store->directory = sys_open_directory(store->path);
+	if (r != -ENOENT || !(flags & COW_STORE_CREATE) || store->read_only)
+		return r < 0 ? r : 0;
+	r = sys_make_directory(store->path);
+	if (r == 0)
+		r = store->directory = sys_open_directory(store->path);
+	return r < 0 ? r : 0;
+}
+
+static int set_up(struct cow_store *store, uint32_t flags)
+{
+	struct sweep sweep = { .store = store };
+	int r;
+
+	r = process_mark(&store->process);
+	if (r == 0)
+		r = open_directory(store, flags);
+	if (r == 0 && !store->read_only)
+		r = take_lock(store);
+	if (r == 0)
+		r = sys_list_directory(store->directory, sweep_name, &sweep);
+	if (r == 0)
+		r = refs_read(store, &store->refs);
+	return r == -ENOENT && store->directory >= 0 ? make_new(store, &sweep, flags) : r;
+}
+
+int cow_store_open(const char *directory, uint32_t flags, struct cow_store **ret_store)
+{
+	struct cow_store *store;
+	size_t length;
+	int r;
+
+	if (!directory || !*directory || !ret_store || (flags & ~KNOWN_FLAGS))
+		return -EINVAL;
+	store = sys_alloc(sizeof(*store));
+	if (!store)
+		return -ENOMEM;
+	atomic_init(&store->refs_held, 1);
+	store->directory = store->lock = -1;
+	store->read_only = flags & COW_STORE_READ_ONLY;
+	pthread_mutex_init(&store->mutex, NULL);
+	pthread_mutex_init(&store->layers_mutex, NULL);
+	length = strlen(directory) + 1;
+	store->path = sys_alloc(length);
+	r = store->path ? 0 : -ENOMEM;
+	if (r == 0) {
+		memcpy(store->path, directory, length);
+		r = set_up(store, flags);
+	}
+	if (r < 0) {
+		store_put(store);
+		return r;
+	}
+	*ret_store = store;
+	return 0;
+}
+
+void cow_store_close(struct cow_store *store)
+{
+	if (!store || !process_is(store->process))
+		return;
+	/* Unlocked by hand: a fork()ed child has the same open file, and may live on. */
+	if (store->lock >= 0)
+		(void)io_lock(store->lock, LOCK_UN);
+	io_close(store->lock);
+	store->lock = -1;
+	store->read_only = true; /* for those who are left */
+	store_put(store);
+}
+
+/* --- calls --- */
+
+static int refresh(struct cow_store *store)
+{
+	struct refs refs;
+	int r = refs_read(store, &refs);
+
+	if (r < 0)
+		return r;
+	refs_free(&store->refs);
+	store->refs = refs;
+	return 0;
+}
+
+int store_begin(struct cow_store *store, bool writes)
+{
+	int r = 0;
+
+	if (!store)
+		return -EINVAL;
+	if (!process_is(store->process))
+		return -ECHILD;
+	if (writes && store->read_only)
+		return -EROFS;
+	pthread_mutex_lock(&store->mutex);
+	if (store->read_only)
+		r = refresh(store);
+	if (r < 0)
+		pthread_mutex_unlock(&store->mutex);
+	return r;
+}
+
+void store_end(struct cow_store *store)
+{
+	pthread_mutex_unlock(&store->mutex);
+}
+
+/* Where the new HEAD was put in place and only the directory could not be synced, the old one may
+ * be back after a crash; so the store goes on with what the directory says now. */
+int store_commit(struct cow_store *store, struct refs *refs)
+{
+	struct refs now;
+	int r = refs_write(store, refs);
+
+	if (r == 0) {
+		refs_free(&store->refs);
+		store->refs = *refs;
+		return 0;
+	}
+	refs_free(refs);
+	if (refs_read(store, &now) == 0) {
+		refs_free(&store->refs);
+		store->refs = now;
+	}
+	return r;
+}
+
+int store_resolve(struct cow_store *store, const char *name, struct layer_id *ret_id)
+{
+	const struct tag *tag;
+	struct layer_id id;
+
+	if (!name) {
+		if (id_is_none(&store->refs.head))
+			return -ENOENT;
+		*ret_id = store->refs.head;
+		return 0;
+	}
+	tag = refs_find_tag(&store->refs, name);
+	if (tag)
+		id = tag->id;
+	else if (!id_parse(name, &id) || refs_is_deleted(&store->refs, &id))
+		return -ENOENT;
+	*ret_id = id;
+	return 0;
+}
