@@ -208,6 +208,8 @@ void bench_worker_end(struct bench_worker *worker)
 {
 	if (worker->pid <= 0)
 		return;
+	/* A later worker has a copy of the descriptor: closing this one alone would end nothing. */
+	shutdown(worker->socket, SHUT_RDWR);
 	close(worker->socket);
 	wait_for(worker->pid);
 	*worker = (struct bench_worker){ 0 };
