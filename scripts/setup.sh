@@ -18,7 +18,7 @@ build="gcc libc6-dev libisal-dev make meson ninja-build pkg-config binutils libs
 services="redis-server postgresql nginx-light"
 # File systems that the command is tried on, in images of their own.
 file_systems="btrfs-progs xfsprogs"
-test="g++ perl python3 python3-pytest redis-tools liburing-dev $services $file_systems"
+test="g++ perl python3 python3-pytest qemu-utils redis-tools liburing-dev $services $file_systems"
 fuzz="clang libclang-rt-14-dev"
 # What boots other kernels, and takes their packages apart.
 kernels="python3 qemu-system-x86 cpio kmod e2fsprogs xz-utils zstd"
