@@ -20,6 +20,7 @@ static struct {
 	struct json_object *root, *results;
 	char section[200];
 	unsigned missed;
+	bool ran; /* something of what --only names */
 } bench;
 
 void check(bool holds, const char *what)
@@ -41,12 +42,13 @@ void check_errno(int r, const char *what)
 static void usage(const char *purpose, FILE *stream)
 {
 	fprintf(stream,
-		"usage: %s [--quick] [--strict] [--runs N] [--seed N] [--directory DIR] "
-		"[--json FILE]\n"
+		"usage: %s [--quick] [--strict] [--runs N] [--only NAMES] [--seed N]\n"
+		"       [--directory DIR] [--json FILE]\n"
 		"%s\n"
 		"  --quick      tiny sizes, to see that it runs\n"
 		"  --strict     exit status 1 when a result misses its bound\n"
 		"  --runs       counted turns of each measurement (default 9)\n"
+		"  --only       these parts: PART or PART/PIECE, comma between them\n"
 		"  --seed       of the random orders (default 1)\n"
 		"  --directory  for files, on a disk (default .)\n"
 		"  --json       write the results there\n",
@@ -114,6 +116,7 @@ static void parse(int argc, char **argv, const char *purpose)
 		{ "quick", no_argument, NULL, 'q' },
 		{ "strict", no_argument, NULL, 's' },
 		{ "runs", required_argument, NULL, 'r' },
+		{ "only", required_argument, NULL, 'o' },
 		{ "seed", required_argument, NULL, 'e' },
 		{ "json", required_argument, NULL, 'j' },
 		{ "directory", required_argument, NULL, 'd' },
@@ -133,6 +136,9 @@ static void parse(int argc, char **argv, const char *purpose)
 			break;
 		case 'r':
 			bench.options.runs = (unsigned)number(optarg);
+			break;
+		case 'o':
+			bench.options.only = optarg;
 			break;
 		case 'e':
 			bench.options.seed = number(optarg);
@@ -271,8 +277,33 @@ void bench_value(const char *name, const char *unit, double value, enum bench_bo
 	print_result(name, unit, value, value, value, kind, bound);
 }
 
+static bool names_meet(const char *named, size_t length, const char *name)
+{
+	size_t own = strlen(name), common = own < length ? own : length;
+
+	return strncmp(named, name, common) == 0 &&
+	       (own == length || (own < length ? named : name)[common] == '/');
+}
+
+bool bench_wants(const char *name)
+{
+	const char *at = bench.options.only;
+
+	for (size_t length; at; at = at[length] ? at + length + 1 : NULL) {
+		length = strcspn(at, ",");
+		if (names_meet(at, length, name))
+			return bench.ran = true;
+	}
+	return !bench.options.only;
+}
+
 int bench_end(void)
 {
+	if (bench.options.only && !bench.ran) {
+		fprintf(stderr, "%s: there is no part of the name %s\n", bench.name,
+			bench.options.only);
+		return 2;
+	}
 	json_object_object_add(bench.root, "results", bench.results);
 	if (bench.options.json &&
 	    json_object_to_file_ext(bench.options.json, bench.root, JSON_C_TO_STRING_PRETTY) < 0) {

@@ -21,12 +21,17 @@ struct bench_options {
 	const char *json;      /* NULL: none */
 	const char *directory; /* for files: on a disk */
 	uint64_t seed;
-	unsigned runs; /* counted turns of each measurement */
+	unsigned runs;    /* counted turns of each measurement */
+	const char *only; /* names of parts, comma between them; NULL: all */
 };
 
 /* Parses the command line, prints the header. Ends the process on --help and on bad usage. */
 void bench_begin(const char *name, const char *purpose, int argc, char **argv,
 		 struct bench_options *ret_options);
+
+/* Whether a part of the benchmark, "part" or "part/piece", is to run. A program that asks can be
+ * told --only; what is named there and never asked for is an error in the end. */
+bool bench_wants(const char *name);
 
 /* A title above the results that follow. */
 void bench_section(const char *format, ...) __attribute__((format(printf, 1, 2)));
