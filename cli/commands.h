@@ -13,6 +13,7 @@ extern const struct command command_file;
 extern const struct command command_help;
 extern const struct command command_ps;
 extern const struct command command_stat;
+extern const struct command command_store;
 extern const struct command command_version;
 extern const struct command command_walk;
 

@@ -28,6 +28,7 @@ const struct command *const command_table[] = {
 	&command_file,
 	&command_ps,
 	&command_stat,
+	&command_store,
 	&command_walk,
 	&command_version,
 	&command_help,
