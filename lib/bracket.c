@@ -100,6 +100,8 @@ int bracket_open_pages(struct cow_region *region, uint64_t first, uint64_t end, 
 			r = trap_prepare(region->trap, page);
 		if (r == 0 && !space_is_open(&region->space, page))
 			r = fault_sampled(region, page, flags, rest_of_leaf(page, end));
+		if (r == 0 && region->trap)
+			r = trap_assure(region->trap, page);
 		if (r < 0)
 			return r;
 	}

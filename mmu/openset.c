@@ -113,6 +113,36 @@ static bool next_word(struct openset *set, unsigned level, uint64_t *word, uint6
 	return false;
 }
 
+bool openset_after(struct openset *set, uint64_t page, uint64_t *ret_page)
+{
+	uint64_t word = page / 64, bits;
+
+	for (; next_word(set, 0, &word, &bits); word++) {
+		if (word == page / 64)
+			bits = bits_from(bits, page);
+		if (bits) {
+			*ret_page = word * 64 + (uint64_t)__builtin_ctzll(bits);
+			return true;
+		}
+	}
+	return false;
+}
+
+bool openset_before(const struct openset *set, uint64_t page, uint64_t *ret_page)
+{
+	for (uint64_t word = (page + 63) / 64; word-- > 0;) {
+		uint64_t bits = atomic_load(&set->levels[0][word]);
+
+		if (word == page / 64)
+			bits &= ~bits_from(~(uint64_t)0, page);
+		if (bits) {
+			*ret_page = word * 64 + 63 - (uint64_t)__builtin_clzll(bits);
+			return true;
+		}
+	}
+	return false;
+}
+
 bool openset_next(struct openset *set, uint64_t *word, uint64_t *ret_bits)
 {
 	return next_word(set, 0, word, ret_bits);

@@ -32,6 +32,10 @@ void openset_add(struct openset *set, uint64_t page);
 void openset_add_run(struct openset *set, uint64_t first, uint64_t count);
 bool openset_has(const struct openset *set, uint64_t page);
 
+/* The next page in the set at or after this one, and the last one before it. */
+bool openset_after(struct openset *set, uint64_t page, uint64_t *ret_page);
+bool openset_before(const struct openset *set, uint64_t page, uint64_t *ret_page);
+
 /* Takes out one page that is known to be in no other hand. */
 void openset_remove(struct openset *set, uint64_t page);
 

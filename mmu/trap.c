@@ -13,7 +13,8 @@ static void trap_unprotect(struct mmu *mmu, uint64_t first, uint64_t count)
 	if (atomic_load_explicit(&trap->armed, memory_order_relaxed) == TRAP_PLAIN)
 		return; /* nothing is registered yet */
 	openset_add_run(&trap->open, first, count);
-	trap->ops->unprotect(trap, first, count);
+	if (!trap_is_relieving() && trap->ops->unprotect(trap, first, count) < 0)
+		atomic_store(&trap->refused, 1);
 }
 
 /* Runs of open pages, joined over gaps of pages that are armed already. */
@@ -62,9 +63,12 @@ static int trap_protect_open(struct mmu *mmu)
 	struct run run = { .trap = trap };
 	uint64_t bits;
 
+	atomic_store(&trap->refused, 0); /* what is armed may be opened anew */
 	for (uint64_t word = 0; openset_next(&trap->open, &word, &bits); word++)
 		run_add_word(&run, word, openset_take(&trap->open, word));
 	run_flush(&run);
+	if (run.error < 0)
+		atomic_store(&trap->refused, 1);
 	return run.error;
 }
 
@@ -127,6 +131,7 @@ static int arm_claimed(struct trap *trap, struct arming *arming)
 {
 	struct run run = { .trap = trap, .exact = true };
 
+	lock_take(&trap->arm_lock);
 	for (unsigned i = 0; i < arming->count; i++) {
 		openset_remove(&trap->open, arming->pages[i]);
 		run_add(&run, arming->pages[i]);
@@ -137,6 +142,9 @@ static int arm_claimed(struct trap *trap, struct arming *arming)
 			openset_add(&trap->open, arming->pages[i]);
 		space_settle(trap->space, arming->pages[i], run.error == 0);
 	}
+	if (run.error)
+		atomic_store(&trap->refused, 1);
+	lock_drop(&trap->arm_lock);
 	arming->count = 0;
 	return run.error;
 }
@@ -232,9 +240,8 @@ static int touch_page(struct trap *trap, uint64_t page, uintptr_t address)
 	if (r != 0)
 		return r < 0 ? r : 0; /* 1: the instruction begins anew, and may trap again */
 	r = fault_around(trap->space, page, 0, block_around(trap->space, page));
-	if (r == 0 && keeps_trapping(address)) {
-		openset_add(&trap->open, page);
-		trap->ops->unprotect(trap, page, 1);
+	if (r == 0 && (keeps_trapping(address) || atomic_load(&trap->refused))) {
+		r = trap_relieve(trap, page);
 		last.times = 0;
 	}
 	return r;
@@ -245,6 +252,11 @@ bool trap_has_started(struct trap *trap)
 	while (atomic_load(&trap->armed) == TRAP_STARTING)
 		host_wait(&trap->armed, TRAP_STARTING, 0);
 	return atomic_load(&trap->armed) == TRAP_ARMED;
+}
+
+int trap_assure(struct trap *trap, uint64_t page)
+{
+	return atomic_load(&trap->refused) ? trap_relieve(trap, page) : 0;
 }
 
 int trap_prepare(struct trap *trap, uint64_t page)

@@ -57,6 +57,8 @@ struct trap {
 	size_t length;
 	struct openset open;
 	_Atomic uint32_t armed; /* enum trap_phase; who traps while it starts waits on it */
+	struct lock arm_lock;     /* who holds it sees no page armed ahead */
+	_Atomic uint32_t refused; /* since the last cut the kernel refused to open a page */
 	struct lock start_lock; /* guards the start */
 	unsigned gap;  /* armed pages between two open ones that are cheaper covered than skipped */
 	int uffd;      /* -1: none */
@@ -91,6 +93,14 @@ int trap_handle(struct trap *trap, uintptr_t address, bool nested);
 /* Started. Before a page is opened by a bracket: sees to it that writing it cannot trap for
  * another reason. */
 int trap_prepare(struct trap *trap, uint64_t page);
+
+/* After it: sees to it that it can be written, also where the kernel refused. -EAGAIN, -ENOMEM. */
+int trap_assure(struct trap *trap, uint64_t page);
+
+/* relief.c: opens a page that the kernel has armed, though the core has it open, and what it takes
+ * around it. Inside the gate. */
+int trap_relieve(struct trap *trap, uint64_t page);
+bool trap_is_relieving(void);
 
 static inline struct trap *trap_of(struct mmu *mmu)
 {
