@@ -92,8 +92,8 @@ static struct block widen(struct trap *trap, struct block range)
 		wide.first = before;
 	if (above)
 		wide.end = after + 1;
-	if (below && (!above || (after - range.end > FAR_PAGES &&
-				 after - range.end > range.first - before)))
+	if (below &&
+	    (!above || (after - range.end > FAR_PAGES && after - range.end > range.first - before)))
 		wide.end = range.end;
 	else if (above && (!below || range.first - before > FAR_PAGES))
 		wide.first = range.first;
