@@ -7,6 +7,7 @@
 /* clang-format off */
 const struct bench_experiment *const bench_experiments[] = {
 	&experiment_rss,
+	&experiment_containers,
 	NULL,
 };
 /* clang-format on */
