@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+#include <stdlib.h>
+#include <string.h>
+
+#include "store/index.h"
+#include "sys/sys.h"
+
+struct building {
+	struct cow_store *store;
+	struct index *index;
+};
+
+static int add(struct index *index, const struct index_entry *entry)
+{
+	if (index->count == index->room) {
+		size_t room = index->room * 2 + 32;
+		struct index_entry *more = sys_alloc_array(room, sizeof(more[0]));
+
+		if (!more)
+			return -ENOMEM;
+		if (index->count > 0)
+			memcpy(more, index->entries, index->count * sizeof(more[0]));
+		sys_free(index->entries);
+		index->entries = more;
+		index->room = room;
+	}
+	index->entries[index->count++] = *entry;
+	return 0;
+}
+
+static int add_name(const char *name, void *context)
+{
+	struct building *building = context;
+	struct index_entry entry = { 0 };
+
+	if (!layer_name_parse(name, &entry.id))
+		return 0;
+	entry.error = layer_read_footer(building->store, &entry.id, &entry.footer,
+					&entry.file_bytes);
+	if (entry.error == -ENOENT)
+		return 0; /* gone meanwhile */
+	if (entry.error == -ENOMEM || entry.error == -EMFILE || entry.error == -ENFILE)
+		return entry.error;
+	building->index->errors += entry.error != 0;
+	return add(building->index, &entry);
+}
+
+static int by_age(const void *a, const void *b)
+{
+	const struct index_entry *x = a, *y = b;
+
+	if ((x->error != 0) != (y->error != 0))
+		return x->error != 0 ? 1 : -1;
+	if (x->footer.sequence != y->footer.sequence)
+		return x->footer.sequence > y->footer.sequence ? -1 : 1;
+	return memcmp(x->id.bytes, y->id.bytes, ID_BYTES);
+}
+
+struct index_entry *index_find(const struct index *index, const struct layer_id *id)
+{
+	for (size_t i = 0; i < index->count; i++)
+		if (id_equal(&index->entries[i].id, id))
+			return &index->entries[i];
+	return NULL;
+}
+
+/* Parents are older than their children, so the oldest come first. */
+static void link_all(struct index *index)
+{
+	for (size_t i = index->count; i-- > 0;) {
+		struct index_entry *entry = &index->entries[i], *parent;
+
+		if (entry->error || id_is_none(&entry->footer.parent))
+			continue;
+		parent = index_find(index, &entry->footer.parent);
+		if (!parent || parent->error)
+			continue;
+		parent->children++;
+		entry->depth = parent->depth + 1;
+	}
+}
+
+int index_build(struct cow_store *store, struct index *ret_index)
+{
+	struct index index = { 0 };
+	struct building building = { store, &index };
+	int r = sys_list_directory(store->directory, add_name, &building);
+
+	if (r < 0) {
+		index_free(&index);
+		return r;
+	}
+	if (index.count > 0)
+		qsort(index.entries, index.count, sizeof(index.entries[0]), by_age);
+	link_all(&index);
+	*ret_index = index;
+	return 0;
+}
+
+void index_free(struct index *index)
+{
+	sys_free(index->entries);
+	*index = (struct index){ 0 };
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * All layers of a directory, by their footers: who is whose parent, and how deep each lies. Made
+ * anew where it is asked for; saving and restoring do without.
+ */
+#ifndef COW_STORE_INDEX_H
+#define COW_STORE_INDEX_H
+
+#include "store/layer.h"
+
+struct index_entry {
+	struct layer_id id; /* from the name */
+	struct footer footer;
+	uint64_t file_bytes;
+	int error; /* the footer could not be read: nothing but id is known */
+	uint32_t depth;
+	uint32_t children;
+};
+
+struct index {
+	struct index_entry *entries; /* newest first; unreadable ones last */
+	size_t count, room;
+	size_t errors;
+};
+
+int index_build(struct cow_store *store, struct index *ret_index);
+void index_free(struct index *index);
+struct index_entry *index_find(const struct index *index, const struct layer_id *id);
+
+/* --- list.c --- */
+/* Opens a layer's file that nobody else uses, locked: a descriptor; -EBUSY. */
+int layer_lock_unused(struct cow_store *store, const char *name);
+/* Removes the file of a layer that HEAD no longer names; -EBUSY: somebody uses it. */
+int layer_remove(struct cow_store *store, const struct layer_id *id);
+/* Removes deleted layers that have no children, and what is without children then. */
+int sweep_deleted(struct cow_store *store, struct index *index, struct cow_compact_stats *stats);
+
+#endif

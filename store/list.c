@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: MIT */
+/* What is in a store, tags, and giving layers up. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+
+#include "lib/internal.h"
+#include "store/index.h"
+#include "store/io.h"
+
+static void fill_info(struct cow_store *store, const struct index_entry *entry,
+		      struct cow_layer_info *info)
+{
+	const struct footer *footer = &entry->footer;
+
+	*info = (struct cow_layer_info)COW_LAYER_INFO_INIT;
+	id_print(&entry->id, info->id);
+	if (!id_is_none(&footer->parent))
+		id_print(&footer->parent, info->parent);
+	info->flags = (id_equal(&store->refs.head, &entry->id) ? COW_LAYER_HEAD : 0) |
+		      (refs_is_deleted(&store->refs, &entry->id) ? COW_LAYER_DELETED : 0) |
+		      (footer->flags & FOOTER_COMPRESSED ? COW_LAYER_COMPRESSED : 0) |
+		      (layer_is_open(store, &entry->id) ? COW_LAYER_IN_USE : 0);
+	info->depth = entry->depth;
+	info->sequence = footer->sequence;
+	info->time_ns = footer->time_ns;
+	info->length = footer->length;
+	info->address = footer->address;
+	info->page_size = footer->page_size;
+	info->data_bytes = footer->held_clusters * CLUSTER;
+	info->zero_bytes = footer->zero_clusters * CLUSTER;
+	info->file_bytes = entry->file_bytes;
+	info->state_length = footer->state_length;
+}
+
+/* How many layers are below it, as far as they are there. */
+static uint32_t count_below(struct cow_store *store, const struct footer *footer)
+{
+	struct footer at = *footer;
+	uint32_t depth = 0;
+	uint64_t bytes;
+
+	while (depth < COW_STORE_DEPTH_MAX && !id_is_none(&at.parent) &&
+	       layer_read_footer(store, &at.parent, &at, &bytes) == 0)
+		depth++;
+	return depth;
+}
+
+static int find_entry(struct cow_store *store, const char *name, struct index_entry *ret_entry)
+{
+	struct index_entry entry = { 0 };
+	int r = store_resolve(store, name, &entry.id);
+
+	if (r == 0)
+		r = layer_read_footer(store, &entry.id, &entry.footer, &entry.file_bytes);
+	if (r == 0)
+		*ret_entry = entry;
+	return r;
+}
+
+int cow_store_get_info(struct cow_store *store, const char *id, struct cow_layer_info *ret_info)
+{
+	struct cow_layer_info info;
+	struct index_entry entry;
+	size_t room;
+	int r;
+
+	r = stats_room(ret_info, sizeof(info), sizeof(info), &room);
+	if (r == 0)
+		r = store_begin(store, false);
+	if (r < 0)
+		return r;
+	r = find_entry(store, id, &entry);
+	if (r == 0) {
+		entry.depth = count_below(store, &entry.footer);
+		fill_info(store, &entry, &info);
+	}
+	store_end(store);
+	if (r < 0)
+		return r;
+	info.size = room;
+	memcpy(ret_info, &info, room);
+	return 0;
+}
+
+/* The whole of it, so that its checksums can be looked at. */
+static int read_state(struct layer *layer, void *buffer, size_t length)
+{
+	const struct footer *footer = &layer->footer;
+	uint64_t clusters = div_up(footer->state_length, CLUSTER);
+	unsigned char *bytes;
+	int r;
+
+	if (length > footer->state_length)
+		length = footer->state_length;
+	if (length == 0)
+		return 0;
+	bytes = sys_alloc(clusters * CLUSTER);
+	if (!bytes)
+		return -ENOMEM;
+	r = layer_read_clusters(layer, footer->manifest_cluster * CLUSTER, clusters, bytes, true);
+	if (r == 0)
+		memcpy(buffer, bytes, length);
+	sys_free(bytes);
+	return r;
+}
+
+ssize_t cow_store_get_state(struct cow_store *store, const char *id, void *buffer, size_t length)
+{
+	struct layer *layer = NULL;
+	struct layer_id found;
+	ssize_t n = 0;
+	int r;
+
+	if (!buffer && length > 0)
+		return -EINVAL;
+	r = store_begin(store, false);
+	if (r < 0)
+		return r;
+	r = store_resolve(store, id, &found);
+	if (r == 0)
+		r = layer_open(store, &found, &layer);
+	if (r == 0) {
+		n = (ssize_t)layer->footer.state_length;
+		r = read_state(layer, buffer, length);
+	}
+	layer_close(layer);
+	store_end(store);
+	return r < 0 ? r : n;
+}
+
+int cow_store_list(struct cow_store *store, cow_layer_fn layer, void *context)
+{
+	struct cow_layer_info info;
+	struct index index;
+	int r;
+
+	if (!layer)
+		return -EINVAL;
+	r = store_begin(store, false);
+	if (r < 0)
+		return r;
+	r = index_build(store, &index);
+	if (r < 0) {
+		store_end(store);
+		return r;
+	}
+	for (size_t i = 0; r == 0 && i < index.count && !index.entries[i].error; i++) {
+		if (index.entries[i].footer.sequence > store->refs.sequence)
+			continue; /* of a save that never happened */
+		fill_info(store, &index.entries[i], &info);
+		r = layer(&info, context);
+	}
+	if (r == 0 && index.errors > 0)
+		r = -EUCLEAN;
+	index_free(&index);
+	store_end(store);
+	return r;
+}
+
+/* --- tags --- */
+
+int cow_store_list_tags(struct cow_store *store, cow_tag_fn tag, void *context)
+{
+	char id[COW_ID_LENGTH];
+	int r;
+
+	if (!tag)
+		return -EINVAL;
+	r = store_begin(store, false);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; r == 0 && i < store->refs.tag_count; i++) {
+		id_print(&store->refs.tags[i].id, id);
+		r = tag(store->refs.tags[i].name, id, context);
+	}
+	store_end(store);
+	return r;
+}
+
+static int set_tag(struct cow_store *store, const char *name, const char *tag)
+{
+	struct index_entry entry;
+	struct refs refs;
+	int r = find_entry(store, name, &entry);
+
+	if (r == 0)
+		r = refs_copy(&store->refs, &refs);
+	if (r < 0)
+		return r;
+	r = refs_set_tag(&refs, tag, &entry.id);
+	if (r < 0) {
+		refs_free(&refs);
+		return r;
+	}
+	return store_commit(store, &refs);
+}
+
+int cow_store_tag(struct cow_store *store, const char *id, const char *tag)
+{
+	int r;
+
+	if (!tag || !tag_is_valid(tag))
+		return -EINVAL;
+	r = store_begin(store, true);
+	if (r < 0)
+		return r;
+	r = set_tag(store, id, tag);
+	store_end(store);
+	return r;
+}
+
+int cow_store_untag(struct cow_store *store, const char *tag)
+{
+	struct refs refs;
+	int r;
+
+	if (!tag)
+		return -EINVAL;
+	r = store_begin(store, true);
+	if (r < 0)
+		return r;
+	r = refs_find_tag(&store->refs, tag) ? refs_copy(&store->refs, &refs) : -ENOENT;
+	if (r == 0) {
+		refs_drop_tag(&refs, tag);
+		r = store_commit(store, &refs);
+	}
+	store_end(store);
+	return r;
+}
+
+/* --- giving layers up --- */
+
+/* The nearest layer below that has not been given up itself. */
+static struct layer_id kept_parent(struct cow_store *store, const struct index *index,
+				   const struct index_entry *entry)
+{
+	struct layer_id id = entry->footer.parent;
+
+	while (!id_is_none(&id) && refs_is_deleted(&store->refs, &id)) {
+		const struct index_entry *parent = index_find(index, &id);
+
+		if (!parent || parent->error)
+			break;
+		id = parent->footer.parent;
+	}
+	return id;
+}
+
+static int check_delete(struct cow_store *store, const struct layer_id *id,
+			const struct layer_id *parent)
+{
+	char name[LAYER_NAME_LENGTH];
+
+	layer_name(id, name);
+	for (size_t i = 0; i < store->refs.tag_count; i++) {
+		if (!id_equal(&store->refs.tags[i].id, id))
+			continue;
+		store_complain(store, name, "not deleted: the tag %s names it; remove that first",
+			       store->refs.tags[i].name);
+		return -EBUSY;
+	}
+	if (id_equal(&store->refs.head, id) && id_is_none(parent)) {
+		store_complain(store, name, "not deleted: it is HEAD and has no parent");
+		return -EBUSY;
+	}
+	return 0;
+}
+
+/* Whether nobody else has the file open: then it stays locked until it is closed. */
+int layer_lock_unused(struct cow_store *store, const char *name)
+{
+	int fd = io_open(store->directory, name, O_RDONLY);
+	int r;
+
+	if (fd < 0)
+		return fd;
+	r = io_lock(fd, LOCK_EX | LOCK_NB);
+	if (r < 0) {
+		io_close(fd);
+		return r == -EWOULDBLOCK ? -EBUSY : r;
+	}
+	return fd;
+}
+
+/* The file of a layer that HEAD no longer names. */
+int layer_remove(struct cow_store *store, const struct layer_id *id)
+{
+	char name[LAYER_NAME_LENGTH];
+	int fd, r;
+
+	layer_name(id, name);
+	r = fd = layer_lock_unused(store, name);
+	if (r == -ENOENT)
+		return 0;
+	if (r >= 0)
+		r = io_unlink(store->directory, name);
+	if (fd >= 0)
+		io_close(fd);
+	return r;
+}
+
+/* Given up in HEAD first; then the file, and all below that was only there for it. What cannot go
+ * now goes with the next compaction. */
+static int delete_entry(struct cow_store *store, const struct index *index,
+			const struct index_entry *entry)
+{
+	struct layer_id parent = kept_parent(store, index, entry);
+	struct refs refs;
+	int r = check_delete(store, &entry->id, &parent);
+
+	if (r == 0)
+		r = refs_copy(&store->refs, &refs);
+	if (r < 0)
+		return r;
+	r = refs_add_deleted(&refs, &entry->id);
+	if (r < 0) {
+		refs_free(&refs);
+		return r;
+	}
+	if (id_equal(&refs.head, &entry->id))
+		refs.head = parent;
+	return store_commit(store, &refs);
+}
+
+int sweep_deleted(struct cow_store *store, struct index *index, struct cow_compact_stats *stats)
+{
+	struct refs refs;
+	bool changed = false;
+	int r = refs_copy(&store->refs, &refs);
+
+	if (r < 0)
+		return r;
+	/* Newest first: a parent is left alone when its last child is gone. */
+	for (size_t i = 0; i < index->count; i++) {
+		struct index_entry *entry = &index->entries[i], *parent;
+
+		if (entry->error || entry->children > 0 || !refs_is_deleted(&refs, &entry->id))
+			continue;
+		r = layer_remove(store, &entry->id);
+		if (r == -EBUSY) {
+			stats->busy++;
+			continue;
+		}
+		if (r < 0)
+			break;
+		changed = true;
+		stats->removed++;
+		refs_drop_deleted(&refs, &entry->id);
+		parent = index_find(index, &entry->footer.parent);
+		if (parent)
+			parent->children--;
+	}
+	if (r == -EBUSY)
+		r = 0;
+	if (r < 0 || !changed) {
+		refs_free(&refs);
+		return r;
+	}
+	return store_commit(store, &refs);
+}
+
+int cow_store_delete(struct cow_store *store, const char *id)
+{
+	struct cow_compact_stats stats = COW_COMPACT_STATS_INIT;
+	struct layer_id found;
+	struct index index = { 0 };
+	struct index_entry *entry;
+	int r = store_begin(store, true);
+
+	if (r < 0)
+		return r;
+	r = store_resolve(store, id, &found);
+	if (r == 0)
+		r = index_build(store, &index);
+	if (r == 0) {
+		entry = index_find(&index, &found);
+		r = !entry ? -ENOENT : entry->error ?: delete_entry(store, &index, entry);
+		if (r == 0)
+			r = index.errors ? 0 : sweep_deleted(store, &index, &stats);
+	}
+	index_free(&index);
+	store_end(store);
+	return r;
+}

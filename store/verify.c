@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Verification: every byte of every layer against its checksum, every name against what it names.
+ * Layers are read as files, not through their tables, so that damage is found wherever it is.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+
+#include "lib/internal.h"
+#include "store/index.h"
+#include "store/io.h"
+
+#define PIECE 256u /* clusters read at a time */
+
+struct verify {
+	struct cow_store *store;
+	cow_damage_fn damage;
+	cow_progress_fn progress;
+	void *context;
+	uint64_t done, total; /* bytes */
+	bool damaged;
+	unsigned char *piece;
+	uint32_t *crcs; /* of the layer in turn */
+};
+
+static int report(struct verify *verify, const struct layer_id *id, uint64_t offset,
+		  uint64_t length, const char *what)
+{
+	char text[COW_ID_LENGTH] = "";
+
+	verify->damaged = true;
+	if (id)
+		id_print(id, text);
+	if (!verify->damage)
+		return 0;
+	return verify->damage(text, offset, length, what, verify->context);
+}
+
+static int advance(struct verify *verify, uint64_t bytes)
+{
+	verify->done += bytes;
+	if (!verify->progress)
+		return 0;
+	return verify->progress(verify->done, verify->total, verify->context) ? -ECANCELED : 0;
+}
+
+/* Neighbours that are damaged are one piece of damage. */
+static int check_piece(struct verify *verify, const struct layer_id *id, uint64_t first,
+		       uint64_t count, uint64_t meta)
+{
+	uint64_t bad = 0;
+	int r = 0;
+
+	for (uint64_t i = 0; r == 0 && i <= count; i++) {
+		bool good = i == count || crc32c(verify->piece + i * CLUSTER, CLUSTER) ==
+						  get_be32(&verify->crcs[first + i]);
+
+		if (!good) {
+			bad++;
+		} else if (bad > 0) {
+			r = report(verify, id, (first + i - bad) * CLUSTER, bad * CLUSTER,
+				   first + i - bad < meta ? "metadata: wrong checksum" :
+							    "data: wrong checksum");
+			bad = 0;
+		}
+	}
+	return r;
+}
+
+static int read_array(struct verify *verify, const struct index_entry *entry, int fd)
+{
+	const struct footer *footer = &entry->footer;
+	uint64_t at = footer->crc_count * CLUSTER;
+	size_t bytes;
+	int r;
+
+	if (at > entry->file_bytes - CLUSTER)
+		return report(verify, &entry->id, 0, entry->file_bytes,
+			      "not as long as when it was written") ?:
+			       1;
+	bytes = entry->file_bytes - CLUSTER - at;
+	if (bytes < footer->crc_count * 4)
+		return report(verify, &entry->id, at, bytes, "the checksums are cut short") ?: 1;
+	verify->crcs = sys_alloc(bytes);
+	if (!verify->crcs)
+		return -ENOMEM;
+	r = io_read(fd, verify->crcs, bytes, at);
+	if (r == 0 && crc32c(verify->crcs, bytes) != footer->crc_of_array)
+		r = report(verify, &entry->id, at, bytes, "the checksums themselves are damaged");
+	return r;
+}
+
+static int check_clusters(struct verify *verify, const struct index_entry *entry, int fd)
+{
+	uint64_t count = entry->footer.crc_count;
+	int r = 0;
+
+	for (uint64_t at = 0; r == 0 && at < count; at += PIECE) {
+		uint64_t some = count - at < PIECE ? count - at : PIECE;
+
+		r = io_read(fd, verify->piece, some * CLUSTER, at * CLUSTER);
+		if (r == -EIO)
+			r = report(verify, &entry->id, at * CLUSTER, some * CLUSTER,
+				   "it cannot be read");
+		else if (r == 0)
+			r = check_piece(verify, &entry->id, at, some, entry->footer.meta_clusters);
+		if (r == 0)
+			r = advance(verify, some * CLUSTER);
+	}
+	return r;
+}
+
+static int check_file(struct verify *verify, const struct index_entry *entry)
+{
+	char name[LAYER_NAME_LENGTH];
+	int fd, r;
+
+	if (entry->error == -EUCLEAN)
+		return report(verify, &entry->id, 0, 0, "its last cluster is damaged");
+	if (entry->error)
+		return report(verify, &entry->id, 0, 0, "it cannot be read");
+	layer_name(&entry->id, name);
+	fd = io_open(verify->store->directory, name, O_RDONLY);
+	if (fd < 0)
+		return fd;
+	r = read_array(verify, entry, fd);
+	if (r == 0)
+		r = check_clusters(verify, entry, fd);
+	sys_free(verify->crcs);
+	verify->crcs = NULL;
+	io_close(fd);
+	return r == 1 ? 0 : r;
+}
+
+static int check_parent(struct verify *verify, const struct index *index,
+			const struct index_entry *entry)
+{
+	const struct index_entry *parent;
+
+	if (entry->error || id_is_none(&entry->footer.parent))
+		return 0;
+	parent = index_find(index, &entry->footer.parent);
+	if (!parent)
+		return report(verify, &entry->id, 0, 0, "its parent is missing");
+	if (parent->error)
+		return 0; /* has been said */
+	if (parent->footer.sequence != entry->footer.parent_sequence ||
+	    parent->footer.sequence >= entry->footer.sequence)
+		return report(verify, &entry->id, 0, 0, "its parent is another layer than it was");
+	return 0;
+}
+
+static int check_references(struct verify *verify, const struct index *index)
+{
+	const struct refs *refs = &verify->store->refs;
+	char what[COW_TAG_LENGTH + 60];
+	int r = 0;
+
+	if (!id_is_none(&refs->head) && !index_find(index, &refs->head))
+		r = report(verify, NULL, 0, 0, "HEAD names a layer that is missing");
+	for (size_t i = 0; r == 0 && i < refs->tag_count; i++) {
+		if (index_find(index, &refs->tags[i].id))
+			continue;
+		snprintf(what, sizeof(what), "the tag %s names a layer that is missing",
+			 refs->tags[i].name);
+		r = report(verify, NULL, 0, 0, what);
+	}
+	return r;
+}
+
+/* Keeps a layer and what lies below it. */
+static int select_chain(struct index *index, const struct layer_id *id)
+{
+	struct index chosen = { 0 };
+	const struct index_entry *entry = index_find(index, id);
+
+	chosen.entries = sys_alloc_array(index->count + 1, sizeof(chosen.entries[0]));
+	if (!chosen.entries)
+		return -ENOMEM;
+	while (entry && chosen.count < index->count) {
+		chosen.entries[chosen.count++] = *entry;
+		entry = entry->error || id_is_none(&entry->footer.parent) ?
+				NULL :
+				index_find(index, &entry->footer.parent);
+	}
+	chosen.room = index->count + 1;
+	index_free(index);
+	*index = chosen;
+	return 0;
+}
+
+static int check_all(struct verify *verify, const struct index *index)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < index->count; i++)
+		verify->total += index->entries[i].footer.crc_count * CLUSTER;
+	for (size_t i = 0; r == 0 && i < index->count; i++) {
+		r = check_parent(verify, index, &index->entries[i]);
+		if (r == 0)
+			r = check_file(verify, &index->entries[i]);
+	}
+	return r;
+}
+
+static int verify_locked(struct verify *verify, const char *name)
+{
+	struct index index;
+	struct layer_id id;
+	int r = name ? store_resolve(verify->store, name, &id) : 0;
+
+	if (r == 0)
+		r = index_build(verify->store, &index);
+	if (r < 0)
+		return r;
+	if (name)
+		r = index_find(&index, &id) ? select_chain(&index, &id) : -ENOENT;
+	else
+		r = check_references(verify, &index);
+	if (r == 0)
+		r = check_all(verify, &index);
+	index_free(&index);
+	return r;
+}
+
+int cow_store_verify(struct cow_store *store, const char *id, cow_damage_fn damage,
+		     cow_progress_fn progress, void *context)
+{
+	struct verify verify = {
+		.store = store,
+		.damage = damage,
+		.progress = progress,
+		.context = context,
+	};
+	int r = store_begin(store, false);
+
+	if (r < 0)
+		return r;
+	verify.piece = sys_alloc(PIECE * CLUSTER);
+	r = verify.piece ? verify_locked(&verify, id) : -ENOMEM;
+	sys_free(verify.piece);
+	store_end(store);
+	return r == 0 && verify.damaged ? -EUCLEAN : r;
+}
