@@ -516,6 +516,28 @@ static bool run_round(enum cow_trap trap, uint64_t seed, double length)
 
 #define TRAPS 4.0
 
+/* What dies says nothing more: this does. */
+static uint64_t running;
+
+static void say_seed(int signal)
+{
+	char text[80];
+	int length = snprintf(text, sizeof(text), "# seed %" PRIu64 ": %s\n", running,
+			      signal == SIGALRM ? "hangs" : "dies");
+
+	(void)!write(STDOUT_FILENO, text, (size_t)length);
+	raise(signal);
+}
+
+static void watch_over(void)
+{
+	const int signals[] = { SIGALRM, SIGABRT, SIGSEGV, SIGBUS };
+	const struct sigaction action = { .sa_handler = say_seed, .sa_flags = (int)SA_RESETHAND };
+
+	for (unsigned i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+		sigaction(signals[i], &action, NULL);
+}
+
 /* Each trap has its share of the time. */
 static void stress(enum cow_trap trap)
 {
@@ -531,9 +553,10 @@ static void stress(enum cow_trap trap)
 	seed = first_seed ?: (uint64_t)time(NULL) * 1000;
 #endif
 	diag("from seed %" PRIu64, seed);
-	do
+	do {
+		running = seed;
 		rounds++;
-	while (run_round(trap, seed++, 0.5) && now() < end);
+	} while (run_round(trap, seed++, 0.5) && now() < end);
 	diag("%u rounds: %" PRIu64 " cuts, %" PRIu64 " rollbacks, %" PRIu64 " branches, %" PRIu64
 	     " views, %" PRIu64 " forks, %" PRIu64 " merges, %" PRIu64 " given up",
 	     rounds, r.cuts, r.rollbacks, r.branches, r.views, r.forks, r.merges, r.stale);
@@ -668,5 +691,6 @@ static int read_options(int argc, char **argv)
 int main(int argc, char **argv)
 {
 	argc = read_options(argc, argv);
+	watch_over();
 	return tap_main(argc, argv, cases, sizeof(cases) / sizeof(cases[0]));
 }
