@@ -8,6 +8,7 @@
 const struct bench_experiment *const bench_experiments[] = {
 	&experiment_rss,
 	&experiment_containers,
+	&experiment_reflink,
 	NULL,
 };
 /* clang-format on */

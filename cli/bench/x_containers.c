@@ -369,8 +369,6 @@ static void run_copy_up(struct bench *bench)
 	bench_add_value(bench,
 			&(struct bench_row){ "file", "the largest file copied up", BENCH_BYTES },
 			(double)sizes[used - 1]);
-	bench_add_value(bench, &(struct bench_row){ "file/index", "sizes measured", BENCH_COUNT },
-			(double)used);
 	if (ups.count)
 		bench_take_turns(bench, ups.subjects, ups.count);
 	for (i = 0; i < TYPES; i++)
