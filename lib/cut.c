@@ -120,7 +120,7 @@ static int arm_ahead(struct cow_region *const regions[], size_t count)
 
 	for (size_t i = 0; r == 0 && i < count; i++)
 		if (regions[i]->trap)
-			r = trap_start(regions[i]->trap);
+			r = trap_prepare_cut(regions[i]->trap);
 	return r;
 }
 

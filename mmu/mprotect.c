@@ -35,12 +35,19 @@ static int mprotect_unprotect(struct trap *trap, uint64_t first, uint64_t count)
 	return change(trap, first, count, PROT_READ | PROT_WRITE);
 }
 
+static int change_scratch(void *context, void *address, size_t bytes, bool protect)
+{
+	(void)context;
+	return sys_protect(address, bytes, protect ? PROT_READ : PROT_READ | PROT_WRITE);
+}
+
 /* Everything is read-only from here on, so whatever a page holds it has held since before the first
  * cut: the space takes its window as the base. */
 static int mprotect_start(struct trap *trap)
 {
 	int r;
 
+	trap_measure_cost(trap, TRAP_COST_MPROTECT, NULL, change_scratch);
 	gate_enter(&trap->space->gate, host_shard(), trap->policy.is_nested());
 	r = mprotect_protect(trap, 0, trap->space->pages);
 	gate_leave(&trap->space->gate, host_shard());

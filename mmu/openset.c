@@ -68,9 +68,12 @@ void openset_remove(struct openset *set, uint64_t page)
 	atomic_fetch_and(&set->levels[0][page / 64], ~((uint64_t)1 << (page % 64)));
 }
 
-uint64_t openset_take(struct openset *set, uint64_t word)
+void openset_take(struct openset *set, uint64_t word, unsigned count, uint64_t ret_bits[])
 {
-	return atomic_exchange(&set->levels[0][word], 0);
+	for (unsigned i = 0; i < count; i++)
+		ret_bits[i] = word + i < set->words[0] && atomic_load(&set->levels[0][word + i]) ?
+				      atomic_exchange(&set->levels[0][word + i], 0) :
+				      0;
 }
 
 static uint64_t bits_from(uint64_t word, uint64_t at)

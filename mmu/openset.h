@@ -43,7 +43,7 @@ void openset_remove(struct openset *set, uint64_t page);
  * that were found empty are not looked at again until something is added to them. */
 bool openset_next(struct openset *set, uint64_t *word, uint64_t *ret_bits);
 
-/* Takes a whole word's bits out. */
-uint64_t openset_take(struct openset *set, uint64_t word);
+/* Takes the bits of whole words out. Words past the end have none. */
+void openset_take(struct openset *set, uint64_t word, unsigned count, uint64_t ret_bits[]);
 
 #endif

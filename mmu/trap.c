@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 
-#include "mmu/trap.h"
+#include "mmu/runs.h"
 #include "sys/sys.h"
 
 /* --- as an mmu of the core --- */
@@ -17,59 +17,43 @@ static void trap_unprotect(struct mmu *mmu, uint64_t first, uint64_t count)
 		atomic_store(&trap->refused, 1);
 }
 
-/* Runs of open pages, joined over gaps of pages that are armed already. */
-struct run {
-	struct trap *trap;
-	uint64_t first, end;
-	bool exact; /* no gaps */
-	int error;
-};
-
-static void run_flush(struct run *run)
+static int add_opened(uint64_t page, struct entry *entry, void *context)
 {
-	if (run->first < run->end && run->error == 0)
-		run->error = run->trap->ops->protect(run->trap, run->first, run->end - run->first);
-	run->first = run->end = 0;
+	struct trap *trap = context;
+
+	(void)entry;
+	openset_add(&trap->open, page);
+	return 0;
 }
 
-static bool may_join(const struct run *run, uint64_t page)
+static void put_back_opened(struct trap *trap)
 {
-	if (run->first == run->end || page > run->end + (run->exact ? 0 : run->trap->gap))
-		return false;
-	return page == run->end || !run->trap->ops->covers ||
-	       run->trap->ops->covers(run->trap, run->end, page);
+	table_walk(&trap->space->table, 0, trap->space->pages, atomic_load(&trap->space->epoch) - 1,
+		   add_opened, trap);
+	atomic_store(&trap->refused, 1);
 }
 
-static void run_add(struct run *run, uint64_t page)
-{
-	if (!may_join(run, page)) {
-		run_flush(run);
-		run->first = page;
-	}
-	run->end = page + 1;
-}
-
-static void run_add_word(struct run *run, uint64_t word, uint64_t bits)
-{
-	for (; bits; bits &= bits - 1)
-		run_add(run, word * 64 + (uint64_t)__builtin_ctzll(bits));
-}
-
-/* The gate is sealed. What was taken out of the set is put back where the kernel refuses: it may be
- * armed all the same, which the next trap finds out. */
+/* The gate is sealed. Where the kernel refuses, whatever was opened in this epoch goes back to the
+ * set: it may be armed all the same, which the next trap finds out. */
 static int trap_protect_open(struct mmu *mmu)
 {
 	struct trap *trap = trap_of(mmu);
-	struct run run = { .trap = trap };
-	uint64_t bits;
+	struct runs runs = { .trap = trap };
+	uint64_t taken[RUNS_WORDS], bits, word = 0, start = host_now();
 
 	atomic_store(&trap->refused, 0); /* what is armed may be opened anew */
-	for (uint64_t word = 0; openset_next(&trap->open, &word, &bits); word++)
-		run_add_word(&run, word, openset_take(&trap->open, word));
-	run_flush(&run);
-	if (run.error < 0)
-		atomic_store(&trap->refused, 1);
-	return run.error;
+	while (openset_next(&trap->open, &word, &bits)) {
+		word &= ~(uint64_t)(RUNS_WORDS - 1);
+		openset_take(&trap->open, word, RUNS_WORDS, taken);
+		runs_add_words(&runs, word, taken);
+		word += RUNS_WORDS;
+	}
+	runs_end(&runs);
+	if (runs.error == 0)
+		cost_learn(&trap->cost, runs.calls, runs.expected_ns, (double)(host_now() - start));
+	else
+		put_back_opened(trap);
+	return runs.error;
 }
 
 static const struct mmu_ops trap_mmu_ops[] = {
@@ -86,10 +70,37 @@ int trap_init(struct trap *trap, const struct trap_ops *ops, struct space *space
 		.policy = *policy,
 		.base = space->window,
 		.length = space->pages << space->page_shift,
-		.gap = 16,
+		.cost = COST_INIT,
 		.uffd = -1,
 	};
 	return openset_init(&trap->open, space->pages);
+}
+
+/* --- the cost of arming --- */
+
+static struct cost measured[TRAP_COSTS];
+static struct lock measured_lock; /* guards measured */
+
+void trap_measure_cost(struct trap *trap, enum trap_cost kind,
+		       int (*prepare)(struct trap *trap, void *memory, size_t bytes),
+		       cost_change_fn change)
+{
+	size_t page = space_page_size(trap->space), bytes = COST_PAGES * page;
+
+	lock_take(&measured_lock);
+	if (!(measured[kind].call > 0)) {
+		void *memory = host_map(bytes, page);
+
+		measured[kind] = trap->cost;
+		if (memory) {
+			host_populate(memory, bytes);
+			if (!prepare || prepare(trap, memory, bytes) == 0)
+				cost_measure(&measured[kind], memory, page, change, trap);
+			host_unmap(memory, bytes);
+		}
+	}
+	trap->cost = measured[kind];
+	lock_drop(&measured_lock);
 }
 
 /* --- arming --- */
@@ -129,24 +140,24 @@ struct arming {
 
 static int arm_claimed(struct trap *trap, struct arming *arming)
 {
-	struct run run = { .trap = trap, .exact = true };
+	struct runs runs = { .trap = trap, .exact = true };
 
 	lock_take(&trap->arm_lock);
 	for (unsigned i = 0; i < arming->count; i++) {
 		openset_remove(&trap->open, arming->pages[i]);
-		run_add(&run, arming->pages[i]);
+		runs_add(&runs, arming->pages[i]);
 	}
-	run_flush(&run);
+	runs_end(&runs);
 	for (unsigned i = 0; i < arming->count; i++) {
-		if (run.error)
+		if (runs.error)
 			openset_add(&trap->open, arming->pages[i]);
-		space_settle(trap->space, arming->pages[i], run.error == 0);
+		space_settle(trap->space, arming->pages[i], runs.error == 0);
 	}
-	if (run.error)
+	if (runs.error)
 		atomic_store(&trap->refused, 1);
 	lock_drop(&trap->arm_lock);
 	arming->count = 0;
-	return run.error;
+	return runs.error;
 }
 
 static int arm_word(struct trap *trap, struct arming *arming, uint64_t word, uint64_t bits)
@@ -209,6 +220,32 @@ int trap_arm_ahead(struct trap *trap)
 	return r;
 }
 
+/* A cut over so many pages takes as long as a few traps. */
+#define SHORT_CUT_PAGES 256u
+
+static bool has_many_open(struct trap *trap)
+{
+	uint64_t bits, open = 0;
+
+	for (uint64_t word = 0; openset_next(&trap->open, &word, &bits); word++) {
+		open += (uint64_t)__builtin_popcountll(bits);
+		if (open > SHORT_CUT_PAGES)
+			return true;
+	}
+	return false;
+}
+
+/* Where only this thread writes, arming first would take it longer, and stall nobody less. */
+int trap_prepare_cut(struct trap *trap)
+{
+	uint32_t writers = atomic_exchange_explicit(&trap->writers, 0, memory_order_relaxed);
+	int r = start(trap);
+
+	if (r == 0 && (writers & ~(1u << host_shard())) && has_many_open(trap))
+		r = trap_arm_ahead(trap);
+	return r;
+}
+
 int trap_start(struct trap *trap)
 {
 	return start(trap);
@@ -266,6 +303,14 @@ int trap_prepare(struct trap *trap, uint64_t page)
 	return r < 0 ? r : 0;
 }
 
+static void note_writer(struct trap *trap)
+{
+	uint32_t bit = 1u << host_shard();
+
+	if (!(atomic_load_explicit(&trap->writers, memory_order_relaxed) & bit))
+		atomic_fetch_or_explicit(&trap->writers, bit, memory_order_relaxed);
+}
+
 int trap_handle(struct trap *trap, uintptr_t address, bool nested)
 {
 	uint64_t page = (address - (uintptr_t)trap->base) >> trap->space->page_shift;
@@ -273,6 +318,7 @@ int trap_handle(struct trap *trap, uintptr_t address, bool nested)
 	int r;
 
 	trap_has_started(trap);
+	note_writer(trap);
 	do {
 		uint32_t freed = atomic_load(&trap->space->freed);
 

@@ -16,6 +16,7 @@
 #define COW_MMU_TRAP_H
 
 #include "core/space.h"
+#include "mmu/cost.h"
 #include "mmu/openset.h"
 
 struct trap;
@@ -26,6 +27,13 @@ struct trap_policy {
 	bool (*is_nested)(void); /* the thread is inside some gate already */
 	int (*make_room)(void *context, uint32_t freed,
 			 uint64_t *deadline_ns); /* ends in 0: a store cannot fail */
+	void *context;
+};
+
+/* Where a window's content comes from when it is touched for the first time. Called in a trap: no
+ * allocation, no lock of the application's. */
+struct trap_source {
+	int (*fill)(void *context, uint64_t offset, size_t length); /* bytes of the window */
 	void *context;
 };
 
@@ -50,33 +58,47 @@ enum trap_phase { TRAP_PLAIN, TRAP_STARTING, TRAP_ARMED };
 
 struct trap {
 	struct mmu mmu; /* first */
+	/* A page without content cannot be protected: before Linux 6.4. */
+	bool needs_content;
 	const struct trap_ops *ops;
 	struct space *space;
 	struct trap_policy policy;
 	unsigned char *base;
 	size_t length;
 	struct openset open;
-	_Atomic uint32_t armed; /* enum trap_phase; who traps while it starts waits on it */
+	_Atomic uint32_t armed;   /* enum trap_phase; who traps while it starts waits on it */
 	struct lock arm_lock;     /* who holds it sees no page armed ahead */
 	_Atomic uint32_t refused; /* since the last cut the kernel refused to open a page */
-	struct lock start_lock; /* guards the start */
-	unsigned gap;  /* armed pages between two open ones that are cheaper covered than skipped */
-	int uffd;      /* -1: none */
-	void *service; /* of the thread trap */
+	struct lock start_lock;   /* guards the start */
+	_Atomic uint32_t writers; /* shards of the threads that trapped since the last cut */
+	struct cost cost;         /* of protecting; under the cut mutex once started */
+	int uffd;                 /* -1: none */
+	void *service;            /* of the thread trap */
 };
 
 /* The space exists and is not in use yet; memory for the open set is all that is taken. */
 int trap_init(struct trap *trap, const struct trap_ops *ops, struct space *space,
 	      const struct trap_policy *policy);
 
-/* Registers with the kernel and discovers what has content, once; before every cut. */
+/* Registers with the kernel and discovers what has content, once. */
 int trap_start(struct trap *trap);
+
+/* Before every cut, with the gate open: starts, and where other threads write, arms ahead, so that
+ * they are stalled for the few pages that are left. */
+int trap_prepare_cut(struct trap *trap);
 
 /* Waits for a start that is under way. */
 bool trap_has_started(struct trap *trap);
 
 /* Starts, and arms what is open, in rounds, beside running writers. */
 int trap_arm_ahead(struct trap *trap);
+
+/* By the back end's start: what changing memory like the window's costs, measured once in a process
+ * for each way of doing it. */
+enum trap_cost { TRAP_COST_UFFD, TRAP_COST_MPROTECT, TRAP_COSTS };
+void trap_measure_cost(struct trap *trap, enum trap_cost kind,
+		       int (*prepare)(struct trap *trap, void *memory, size_t bytes),
+		       cost_change_fn change);
 
 /* Where an address belongs: a registry of all traps, readable in a signal handler. */
 int registry_add(struct trap *trap);
@@ -116,5 +138,9 @@ int trap_new_thread(struct space *space, const struct trap_policy *policy, int f
 int trap_new_mprotect(struct space *space, const struct trap_policy *policy,
 		      struct trap **ret_trap);
 void trap_free(struct trap *trap); /* NULL-safe; nobody is inside */
+
+/* For the userfaultfd back ends, before the start: the window maps a file in memory privately, which
+ * source fills. What it fills in is the window's base: armed, written by nobody. */
+void trap_set_source(struct trap *trap, const struct trap_source *source);
 
 #endif

@@ -48,6 +48,8 @@ bool uffd_covers(struct trap *trap, uint64_t first, uint64_t end)
 {
 	uint64_t pages = granule_pages(trap);
 
+	if (uffd_of(trap)->source.fill)
+		return true;
 	for (uint64_t granule = first / pages; granule <= (end - 1) / pages; granule++)
 		if (!is_watched(uffd_of(trap), granule))
 			return false;
@@ -122,16 +124,34 @@ static int protect_rest(struct uffd *uffd, const struct granule *granule)
 	return r;
 }
 
+/* Where each page got the zero page, only its bytes tell whether it was written; what was written as
+ * zero reads like one that was not. */
+static void look_at_contents(struct uffd *uffd, struct granule *granule)
+{
+	size_t words = space_page_size(uffd->trap.space) / sizeof(uint64_t);
+
+	for (uint64_t i = 0; i < granule->count; i++) {
+		const uint64_t *content = (const uint64_t *)(const void *)page_address(
+			&uffd->trap, granule->first + i);
+
+		for (size_t word = 0; word < words && !granule->content[i]; word++)
+			granule->content[i] = content[word] != 0;
+	}
+}
+
 /* A thread may have written a page between the look and the protection: then it has content, is
  * protected and not known. It is opened as if its writer had trapped. */
 static int open_latecomers(struct uffd *uffd, struct granule *granule)
 {
 	unsigned char before[GRANULE_PAGES_MAX] = { 0 };
-	int r;
+	int r = 0;
 
 	for (uint64_t i = 0; i < granule->count; i++)
 		before[i] = granule->content[i];
-	r = scan(uffd, granule);
+	if (uffd->trap.needs_content)
+		look_at_contents(uffd, granule);
+	else
+		r = scan(uffd, granule);
 	for (uint64_t i = 0; r == 0 && i < granule->count; i++)
 		if (granule->content[i] && !before[i])
 			r = fault(uffd->trap.space, granule->first + i, 0);
@@ -152,14 +172,36 @@ static int watch_pages(struct uffd *uffd, struct granule *granule)
 		r = scan(uffd, granule);
 	if (r == 0)
 		r = discover(uffd, granule);
-	if (r == 0 && !(uffd->features & SYS_UFFD_UNPOPULATED))
-		return sys_advise(address, bytes, MADV_POPULATE_READ) ?:
-									protect_rest(uffd, granule);
+	if (r == 0 && uffd->trap.needs_content)
+		r = sys_advise(address, bytes, MADV_POPULATE_READ);
 	if (r == 0)
 		r = protect_rest(uffd, granule);
 	if (r == 0)
 		r = open_latecomers(uffd, granule);
 	return r;
+}
+
+void trap_set_source(struct trap *trap, const struct trap_source *source)
+{
+	uffd_of(trap)->source = *source;
+	trap->needs_content = false;
+}
+
+/* Everything is protected, whether it is there yet or not: it maps a file, and of those the kernel
+ * remembers that (5.19). */
+static int start_with_source(struct trap *trap)
+{
+	int r = sys_uffd_register(trap->uffd, trap->base, trap->length, true);
+
+	return r < 0 ? r : uffd_protect(trap, 0, trap->space->pages);
+}
+
+/* Bytes of the file, for all that share it. Not of the window: its pages stay protected. */
+static int fill_granule(struct uffd *uffd, const struct granule *granule)
+{
+	return uffd->source.fill(uffd->source.context,
+				 granule->first << uffd->trap.space->page_shift,
+				 page_bytes(&uffd->trap, granule->count));
 }
 
 /* Inside the gate: what is discovered belongs to this epoch. */
@@ -172,7 +214,8 @@ static int watch(struct uffd *uffd, uint64_t index)
 	granule.count = left < granule_pages(&uffd->trap) ? left : granule_pages(&uffd->trap);
 	lock_take(&uffd->convert_lock);
 	if (!is_watched(uffd, index)) {
-		r = watch_pages(uffd, &granule);
+		r = uffd->source.fill ? fill_granule(uffd, &granule) :
+					watch_pages(uffd, &granule);
 		if (r == 0)
 			atomic_store_explicit(&uffd->watched[index], 1, memory_order_release);
 	}
@@ -193,6 +236,19 @@ int uffd_convert(struct trap *trap, uint64_t page)
 }
 
 /* --- the start --- */
+
+static int change_scratch(void *context, void *address, size_t bytes, bool protect)
+{
+	const struct trap *trap = context;
+
+	return sys_uffd_protect(trap->uffd, address, bytes, protect, false);
+}
+
+/* Ends with the memory. */
+static int register_scratch(struct trap *trap, void *memory, size_t bytes)
+{
+	return sys_uffd_register(trap->uffd, memory, bytes, false);
+}
 
 /* The first granule at or after *granule with content in it. */
 static int find_content(struct uffd *uffd, uint64_t *granule)
@@ -224,6 +280,9 @@ int uffd_start(struct trap *trap)
 	struct uffd *uffd = uffd_of(trap);
 	int r;
 
+	trap_measure_cost(trap, TRAP_COST_UFFD, register_scratch, change_scratch);
+	if (uffd->source.fill)
+		return start_with_source(trap);
 	r = sys_uffd_register(trap->uffd, trap->base, trap->length, true);
 	for (uint64_t granule = 0; r == 0; granule++) {
 		if (granule < uffd->granules)
@@ -254,6 +313,7 @@ int uffd_init(struct uffd *uffd, const struct trap_ops *ops, bool deliver_signal
 	if (r >= 0)
 		r = uffd->trap.uffd = sys_uffd_write_protect_new(
 			deliver_signal, &uffd->kernel_faults, &uffd->features);
+	uffd->trap.needs_content = file < 0 && !(uffd->features & SYS_UFFD_UNPOPULATED);
 	return r < 0 ? r : 0;
 }
 
