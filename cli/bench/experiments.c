@@ -7,6 +7,7 @@
 /* clang-format off */
 const struct bench_experiment *const bench_experiments[] = {
 	&experiment_rss,
+	&experiment_prefork,
 	&experiment_containers,
 	&experiment_reflink,
 	NULL,

@@ -6,6 +6,7 @@
 #include "cli/bench/bench.h"
 
 extern const struct bench_experiment experiment_containers;
+extern const struct bench_experiment experiment_prefork;
 extern const struct bench_experiment experiment_reflink;
 extern const struct bench_experiment experiment_rss;
 
