@@ -6,7 +6,13 @@
 
 /* clang-format off */
 const struct bench_experiment *const bench_experiments[] = {
+	&experiment_fork_methods,
+	&experiment_spawn_rate,
+	&experiment_fork_size,
+	&experiment_fork_exec,
 	&experiment_rss,
+	&experiment_page_granularity,
+	&experiment_break_even,
 	&experiment_prefork,
 	&experiment_containers,
 	&experiment_reflink,

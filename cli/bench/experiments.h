@@ -8,6 +8,12 @@
 extern const struct bench_experiment experiment_containers;
 extern const struct bench_experiment experiment_prefork;
 extern const struct bench_experiment experiment_reflink;
+extern const struct bench_experiment experiment_break_even;
+extern const struct bench_experiment experiment_fork_exec;
+extern const struct bench_experiment experiment_fork_methods;
+extern const struct bench_experiment experiment_fork_size;
+extern const struct bench_experiment experiment_page_granularity;
 extern const struct bench_experiment experiment_rss;
+extern const struct bench_experiment experiment_spawn_rate;
 
 #endif

@@ -326,7 +326,7 @@ static unsigned int seconds_allowed(const struct running *running)
 	unsigned int seconds = running->experiment->seconds * factors[running->options->scale];
 
 	/* What is promised of an idle machine may take longer on a busy one. */
-	return seconds * 2 < 120 ? 120 : seconds * 2;
+	return seconds * 4 < 300 ? 300 : seconds * 4;
 }
 
 /* Waits for the experiment, for a signal, for its time to be up. */
