@@ -36,6 +36,7 @@ struct cow_region {
 	size_t length;
 	bool adopted;
 	int memfd;        /* -1: private memory */
+	bool has_content; /* from a layer above: in the window without an entry in the table */
 	int empty_advice; /* to madvise(): gives pages back, which then read as zero; -1: nothing
 			     does */
 	struct cow_snapshot *source; /* of a branch: a reference */
@@ -80,9 +81,21 @@ int options_read(void *to, size_t size, size_t first_release, const void *from);
 int stats_room(const void *stats, size_t size, size_t first_release, size_t *ret_room);
 
 /* --- region.c --- */
+/* Content that a layer above brings: what a page holds that was never written. */
+struct region_content {
+	/* For traps that see first touches: a file in memory that the window maps privately, and what
+	 * fills it (in a trap: struct trap_source). The descriptor stays the content's. */
+	int (*open)(void *context, int *ret_fd);
+	int (*fill)(void *context, uint64_t offset, size_t length);
+	/* For the others: maps it over the window. */
+	int (*map)(void *context, unsigned char *window);
+	void *context;
+};
+
 struct region_base {
 	void *adopt; /* memory that exists, or NULL */
 	struct cow_snapshot *source;
+	const struct region_content *content; /* NULL: none */
 };
 int region_make(size_t length, const struct cow_region_options *given, struct region_base base,
 		struct cow_region **ret_region);

@@ -66,13 +66,34 @@ static int open_backing(struct cow_region *region, const struct cow_region_optio
 	return image_get(source, ret_fd);
 }
 
+static bool sees_first_touch(enum cow_trap trap)
+{
+	return trap == COW_TRAP_SIGNAL || trap == COW_TRAP_THREAD;
+}
+
+/* The descriptor is the content's, and only the window needs it. */
+static int open_content(struct cow_region *region, const struct region_content *content,
+			enum cow_trap trap, int *ret_file, int *ret_flags)
+{
+	region->has_content = true;
+	region->empty_advice = -1; /* it would show again */
+	*ret_file = -1;
+	*ret_flags = MAP_PRIVATE | MAP_ANONYMOUS;
+	if (!sees_first_touch(trap))
+		return 0;
+	*ret_flags = MAP_PRIVATE;
+	return content->open(content->context, ret_file);
+}
+
 static int map_window(struct cow_region *region, const struct cow_region_options *options,
-		      struct cow_snapshot *source, int *ret_file)
+		      struct region_base base, int *ret_file)
 {
 	int flags, r;
 	void *address;
 
-	r = open_backing(region, options, source, ret_file, &flags);
+	r = base.content ?
+		    open_content(region, base.content, options->trap, ret_file, &flags) :
+		    open_backing(region, options, base.source, ret_file, &flags);
 	if (r < 0)
 		return r;
 	flags |= MAP_NORESERVE | (options->address ? MAP_FIXED_NOREPLACE : 0);
@@ -90,7 +111,21 @@ static int map_window(struct cow_region *region, const struct cow_region_options
 		r = sys_advise(address, region->length, MADV_DONTFORK);
 	if (r == 0 && (options->flags & COW_REGION_HUGE_PAGES))
 		(void)sys_advise(address, region->length, MADV_HUGEPAGE); /* a wish, not a need */
+	if (r == 0 && base.content && !sees_first_touch(options->trap))
+		r = base.content->map(base.content->context, region->base);
 	return r;
+}
+
+/* What was written is known from the start, so that a save need not write the rest. */
+static int start_with_content(struct cow_region *region, const struct region_content *content)
+{
+	const struct trap_source source = { content->fill, content->context };
+
+	if (!region->trap)
+		return 0;
+	if (sees_first_touch(region->trap_kind))
+		trap_set_source(region->trap, &source);
+	return trap_start(region->trap);
 }
 
 static int set_up_limit(struct cow_region *region, const struct cow_region_options *options)
@@ -118,12 +153,12 @@ static void free_attachments(struct cow_region *region)
 /* Whatever was set up, in reverse. */
 static void region_destroy(struct cow_region *region)
 {
-	free_attachments(region);
 	trap_free(region->trap);
 	space_destroy(&region->space);
 	spill_free(region->spill);
 	if (region->base && !region->adopted)
 		sys_unmap(region->base, region->length);
+	free_attachments(region);
 	sys_close(region->memfd);
 	pthread_mutex_destroy(&region->cut_mutex);
 	sys_free(region);
@@ -132,7 +167,7 @@ static void region_destroy(struct cow_region *region)
 /* What a page is that was never written: under a trap, see each back end's start. */
 static enum base_kind base_kind(const struct cow_region_options *options, struct region_base base)
 {
-	if (options->trap == COW_TRAP_MPROTECT)
+	if (options->trap == COW_TRAP_MPROTECT || base.content)
 		return BASE_WINDOW;
 	if (options->trap != COW_TRAP_EXPLICIT)
 		return BASE_ZERO;
@@ -269,11 +304,13 @@ static int set_up(struct cow_region *region, const struct cow_region_options *op
 		region->adopted = true;
 		region->base = base.adopt;
 	} else {
-		r = map_window(region, options, base.source, &file);
+		r = map_window(region, options, base, &file);
 	}
 	if (r == 0)
 		r = init_space(region, options, base);
-	return r < 0 ? r : init_trap(region, options->trap, file);
+	if (r == 0)
+		r = init_trap(region, options->trap, base.content ? -1 : file);
+	return r == 0 && base.content ? start_with_content(region, base.content) : r;
 }
 
 int region_make(size_t length, const struct cow_region_options *given, struct region_base base,

@@ -14,6 +14,9 @@
  * write it unseen. That is no harm: all of it reads as zero to older snapshots, and what turns out
  * to have content afterwards is opened in this epoch like any page.
  *
+ * Of a window with a source all pages are protected from the start, and stay registered as missing;
+ * a granule is watched when the source has filled it.
+ *
  * Before Linux 6.4 a page without content cannot be protected: its granule gets the zero page
  * everywhere.
  */
@@ -28,6 +31,7 @@ struct uffd {
 	uint32_t features;
 	int pagemap;
 	int file; /* what the window maps, -1: nothing. Its data is content, mapped or not */
+	struct trap_source source; /* or it has none of its own: see trap_set_source() */
 	struct lock convert_lock; /* guards granules */
 	_Atomic uint8_t *watched; /* a byte for each granule */
 	size_t granules;

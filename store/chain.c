@@ -5,10 +5,19 @@
 #include "store/layer.h"
 #include "sys/sys.h"
 
+void chain_unload(struct chain *chain)
+{
+	for (unsigned i = 0; i < chain->depth; i++)
+		layer_unload(chain->layers[i]);
+	chain->loaded = false;
+}
+
 void chain_close(struct chain *chain)
 {
 	if (!chain)
 		return;
+	if (chain->loaded)
+		chain_unload(chain);
 	for (unsigned i = 0; i < chain->depth; i++)
 		layer_close(chain->layers[i]);
 	sys_free(chain->layers);
@@ -129,6 +138,13 @@ int chain_open(struct cow_store *store, const struct layer_id *id, struct chain 
 	return 0;
 }
 
+void chain_load(struct chain *chain)
+{
+	for (unsigned i = 0; i < chain->depth; i++)
+		layer_load(chain->layers[i]);
+	chain->loaded = true;
+}
+
 /* --- reading --- */
 
 /* Enters what one layer says of a slice where those above said nothing. Returns how many clusters
@@ -136,8 +152,12 @@ int chain_open(struct cow_store *store, const struct layer_id *id, struct chain 
 static int map_from(struct chain *chain, unsigned index, struct slice_map *map, unsigned *left)
 {
 	struct layer *layer = chain->layers[index];
-	unsigned char table[CLUSTER];
-	int r = layer_read_slice(layer, map->slice, table);
+	const unsigned char *table;
+	int r = layer_read_slice(layer, map->slice, map->table,
+				 chain->loaded ? TABLE_LOADED :
+				 map->in_trap  ? TABLE_IN_TRAP :
+						 TABLE_REMEMBER,
+				 &table);
 
 	if (r <= 0)
 		return r;

@@ -14,7 +14,8 @@ static bool is_zero(const unsigned char *cluster)
 
 /* --- export --- */
 
-struct export {
+struct export
+{
 	struct chain *chain;
 	int fd;
 	cow_progress_fn progress;
@@ -57,8 +58,7 @@ static int export_slice(struct export *export, uint64_t slice)
 				      (unsigned)div_up(length, CLUSTER), export->bytes, true);
 	if (r == 0)
 		r = write_slice(export, length);
-	if (r == 0 && export->progress &&
-	    export->progress(done + length, total, export->context))
+	if (r == 0 && export->progress && export->progress(done + length, total, export->context))
 		r = -ECANCELED;
 	return r;
 }

@@ -222,8 +222,7 @@ const char *qcow2_refusal(const struct qcow2_header *header)
 		return "an external data file";
 	if (header->compression > QCOW2_ZSTD)
 		return "a compression type other than zlib and zstd";
-	if (!(header->incompatible & INCOMPATIBLE_COMPRESSION) &&
-	    header->compression != QCOW2_ZLIB)
+	if (!(header->incompatible & INCOMPATIBLE_COMPRESSION) && header->compression != QCOW2_ZLIB)
 		return "a compression type without its feature bit";
 	return NULL;
 }
@@ -237,12 +236,11 @@ const char *qcow2_refusal(const struct qcow2_header *header)
 /* Fixed places, in the order of the struct. */
 enum { FOOTER_IDS = 16, FOOTER_NUMBERS = 48 };
 
-#define FOOTER_FIELDS(FIELD)                                                              \
-	FIELD(sequence), FIELD(parent_sequence), FIELD(length), FIELD(address),           \
-		FIELD(page_size), FIELD(time_ns), FIELD(virtual_size),                    \
-		FIELD(meta_clusters), FIELD(data_clusters), FIELD(compressed_bytes),      \
-		FIELD(zero_clusters), FIELD(held_clusters), FIELD(state_length),          \
-		FIELD(manifest_cluster), FIELD(crc_count)
+#define FOOTER_FIELDS(FIELD)                                                                      \
+	FIELD(sequence), FIELD(parent_sequence), FIELD(length), FIELD(address), FIELD(page_size), \
+		FIELD(time_ns), FIELD(virtual_size), FIELD(meta_clusters), FIELD(data_clusters),  \
+		FIELD(compressed_bytes), FIELD(zero_clusters), FIELD(held_clusters),              \
+		FIELD(state_length), FIELD(manifest_cluster), FIELD(crc_count)
 #define FIELD_OFFSET(name) offsetof(struct footer, name)
 
 static const size_t footer_numbers[] = { FOOTER_FIELDS(FIELD_OFFSET) };

@@ -49,8 +49,8 @@
 #define QCOW2_ZERO        ((uint64_t)1 << 0)
 #define QCOW2_OFFSET_MASK ((uint64_t)0x00fffffffffffe00)
 
-#define QCOW2_MAGIC       0x514649fbu
-#define QCOW2_NAME_MAX    1023u
+#define QCOW2_MAGIC    0x514649fbu
+#define QCOW2_NAME_MAX 1023u
 
 enum qcow2_compression { QCOW2_ZLIB = 0, QCOW2_ZSTD = 1 };
 
@@ -68,8 +68,8 @@ struct qcow2_header {
 	uint64_t incompatible, compatible;
 	uint32_t refcount_order;
 	uint8_t compression;
-	char backing[QCOW2_NAME_MAX + 1]; /* empty: none */
-	char backing_format[32];          /* empty: not said */
+	char backing[QCOW2_NAME_MAX + 1];                /* empty: none */
+	char backing_format[32];                         /* empty: not said */
 	bool has_data_file, has_encryption, has_bitmaps; /* header extensions */
 };
 

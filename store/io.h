@@ -53,7 +53,7 @@ enum io_kind {
 
 struct io_record {
 	enum io_kind kind;
-	int fd;               /* of the file, or of the directory */
+	int fd; /* of the file, or of the directory */
 	const char *name, *to;
 	uint64_t offset, length;
 	const struct iovec *pieces; /* valid during the call; may hold more than length bytes */

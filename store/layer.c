@@ -15,8 +15,8 @@ static int damaged(struct layer *layer, const char *what)
 	return -EUCLEAN;
 }
 
-static int read_footer(struct cow_store *store, int fd, const char *name,
-		       const struct layer_id *id, struct footer *ret_footer, uint64_t *ret_bytes)
+static int read_footer(struct cow_store *store, int fd, const char *name, const struct layer_id *id,
+		       struct footer *ret_footer, uint64_t *ret_bytes)
 {
 	unsigned char cluster[CLUSTER];
 	uint64_t bytes, links;
@@ -34,8 +34,9 @@ static int read_footer(struct cow_store *store, int fd, const char *name,
 	if (r == 0)
 		r = footer_decode(cluster, ret_footer);
 	if (r == -EUCLEAN) {
-		store_complain(store, name, "damaged or modified: its last cluster is not what "
-					    "libcow wrote there");
+		store_complain(store, name,
+			       "damaged or modified: its last cluster is not what "
+			       "libcow wrote there");
 		return r;
 	}
 	if (r < 0)
@@ -70,8 +71,8 @@ static int open_locked(struct cow_store *store, const char *name)
 	}
 }
 
-int layer_read_footer(struct cow_store *store, const struct layer_id *id,
-		      struct footer *ret_footer, uint64_t *ret_file_bytes)
+int layer_read_footer(struct cow_store *store, const struct layer_id *id, struct footer *ret_footer,
+		      uint64_t *ret_file_bytes)
 {
 	char name[LAYER_NAME_LENGTH];
 	int fd, r;
@@ -138,6 +139,7 @@ static void layer_free(struct layer *layer)
 		sys_free(layer->cache[i].table);
 	io_close(layer->fd);
 	pthread_mutex_destroy(&layer->mutex);
+	sys_free(layer->tables);
 	sys_free(layer->l1);
 	sys_free(layer);
 }
@@ -307,34 +309,93 @@ static int read_table(struct layer *layer, uint64_t offset, unsigned char table[
 	return layer_read_clusters(layer, offset, 1, table, true);
 }
 
-int layer_read_slice(struct layer *layer, uint64_t slice, unsigned char table[CLUSTER])
+/* Under the mutex. */
+static int read_remembered(struct layer *layer, uint64_t slice, uint64_t offset,
+			   unsigned char buffer[CLUSTER])
 {
-	struct cached_slice *cached;
-	uint64_t offset;
+	struct cached_slice *cached = find_cached(layer, slice);
 	int r = 0;
+
+	cached->used = ++layer->clock;
+	if (cached->slice == slice + 1) {
+		memcpy(buffer, cached->table, CLUSTER);
+		return 0;
+	}
+	cached->slice = 0;
+	r = read_table(layer, offset, buffer);
+	if (r == 0 && !cached->table)
+		cached->table = sys_alloc(CLUSTER);
+	if (r == 0 && cached->table) {
+		memcpy(cached->table, buffer, CLUSTER);
+		cached->slice = slice + 1;
+	}
+	return r;
+}
+
+int layer_read_slice(struct layer *layer, uint64_t slice, unsigned char buffer[CLUSTER],
+		     enum table_use use, const unsigned char **ret_table)
+{
+	uint64_t offset;
+	int r;
 
 	if (slice >= layer->header.l1_entries)
 		return 0;
 	offset = get_be64(layer->l1 + slice * 8) & QCOW2_OFFSET_MASK;
 	if (offset == 0)
 		return 0;
-	pthread_mutex_lock(&layer->mutex);
-	cached = find_cached(layer, slice);
-	if (cached->slice == slice + 1) {
-		memcpy(table, cached->table, CLUSTER);
-	} else {
-		r = read_table(layer, offset, table);
-		if (r == 0 && !cached->table)
-			cached->table = sys_alloc(CLUSTER);
-		cached->slice = 0;
-		if (r == 0 && cached->table) {
-			memcpy(cached->table, table, CLUSTER);
-			cached->slice = slice + 1;
-		}
+	*ret_table = buffer;
+	if (use == TABLE_LOADED && layer->tables && offset % CLUSTER == 0 &&
+	    offset / CLUSTER >= layer->first_table &&
+	    offset / CLUSTER < layer->footer.meta_clusters) {
+		*ret_table = layer->tables + (offset - layer->first_table * CLUSTER);
+		return 1;
 	}
-	cached->used = ++layer->clock;
+	if (use != TABLE_REMEMBER) {
+		r = read_table(layer, offset, buffer);
+		return r < 0 ? r : 1;
+	}
+	pthread_mutex_lock(&layer->mutex);
+	r = read_remembered(layer, slice, offset, buffer);
 	pthread_mutex_unlock(&layer->mutex);
 	return r < 0 ? r : 1;
+}
+
+/* Under the mutex. */
+static void load_tables(struct layer *layer)
+{
+	uint64_t l1 = div_up(layer->header.l1_entries, TABLE_ENTRIES);
+	uint64_t count;
+	unsigned char *tables;
+
+	layer->first_table = layer->header.l1_offset / CLUSTER + l1;
+	if (layer->first_table >= layer->footer.meta_clusters)
+		return;
+	count = layer->footer.meta_clusters - layer->first_table;
+	tables = sys_alloc_array(count, CLUSTER);
+	if (tables &&
+	    layer_read_clusters(layer, layer->first_table * CLUSTER, count, tables, true) < 0) {
+		sys_free(tables); /* who needs the damaged one is told */
+		tables = NULL;
+	}
+	layer->tables = tables;
+}
+
+void layer_load(struct layer *layer)
+{
+	pthread_mutex_lock(&layer->mutex);
+	if (layer->loads++ == 0)
+		load_tables(layer);
+	pthread_mutex_unlock(&layer->mutex);
+}
+
+void layer_unload(struct layer *layer)
+{
+	pthread_mutex_lock(&layer->mutex);
+	if (--layer->loads == 0) {
+		sys_free(layer->tables);
+		layer->tables = NULL;
+	}
+	pthread_mutex_unlock(&layer->mutex);
 }
 
 int layer_place(struct layer *layer, uint64_t entry, struct place *ret_place)

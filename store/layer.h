@@ -37,10 +37,14 @@ struct layer {
 	struct qcow2_header header;
 	uint64_t file_bytes;
 	char name[LAYER_NAME_LENGTH];
-	unsigned char *l1; /* as in the file */
+	unsigned char *l1;     /* as in the file */
 	pthread_mutex_t mutex; /* guards what follows */
 	uint64_t clock;
 	struct cached_slice cache[CACHED_SLICES];
+	uint32_t loads;
+	unsigned char *tables; /* all L2 tables, checked; from cluster first_table on */
+	uint64_t first_table;
+	struct image *image; /* of regions restored from it; guarded by the store's layers_mutex */
 };
 
 /* Opens a layer, or takes one more reference. -ENOENT, -EUCLEAN, and what the calls give. */
@@ -50,12 +54,24 @@ void layer_close(struct layer *layer); /* NULL-safe */
 /* Whether this store has it open. */
 bool layer_is_open(struct cow_store *store, const struct layer_id *id);
 /* Only the footer of the file, which need not be opened for that. */
-int layer_read_footer(struct cow_store *store, const struct layer_id *id,
-		      struct footer *ret_footer, uint64_t *ret_file_bytes);
+int layer_read_footer(struct cow_store *store, const struct layer_id *id, struct footer *ret_footer,
+		      uint64_t *ret_file_bytes);
 
-/* The L2 table of a slice, as in the file, in a buffer of a cluster. 1; 0: the layer has nothing
- * there; or an errno. */
-int layer_read_slice(struct layer *layer, uint64_t slice, unsigned char table[CLUSTER]);
+enum table_use {
+	TABLE_REMEMBER, /* it may be asked for again */
+	TABLE_IN_TRAP,  /* nothing may be allocated */
+	TABLE_LOADED,   /* by the caller, with layer_load() */
+};
+
+/* The L2 table of a slice, as in the file; the buffer of a cluster may be used for it. 1; 0: the
+ * layer has nothing there; or an errno. */
+int layer_read_slice(struct layer *layer, uint64_t slice, unsigned char buffer[CLUSTER],
+		     enum table_use use, const unsigned char **ret_table);
+
+/* Reads all tables at once, for somebody who will look at each; layer_unload() lets go of them. They
+ * nest. Where there is no memory for it nothing happens. */
+void layer_load(struct layer *layer);
+void layer_unload(struct layer *layer);
 
 /* What an entry of an L2 table says. */
 enum place_kind {
@@ -82,7 +98,12 @@ struct chain {
 	struct cow_store *store;
 	unsigned depth;
 	struct layer **layers; /* newest first */
+	bool loaded;
 };
+
+/* For all of its layers. */
+void chain_load(struct chain *chain);
+void chain_unload(struct chain *chain);
 
 int chain_open(struct cow_store *store, const struct layer_id *id, struct chain **ret_chain);
 void chain_close(struct chain *chain); /* NULL-safe */
@@ -90,9 +111,11 @@ void chain_close(struct chain *chain); /* NULL-safe */
 /* Where the clusters of a slice are. */
 struct slice_map {
 	uint64_t slice;
+	bool in_trap; /* set by the caller */
 	uint8_t kind[SLICE];
-	uint16_t layer[SLICE]; /* of DATA and PACKED: index in the chain */
+	uint16_t layer[SLICE];  /* of DATA and PACKED: index in the chain */
 	uint64_t offset[SLICE]; /* of DATA */
+	unsigned char table[CLUSTER];
 };
 int chain_map_slice(struct chain *chain, uint64_t slice, struct slice_map *ret_map);
 

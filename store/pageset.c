@@ -78,23 +78,24 @@ static int add_base(struct pageset *set, struct space *space, struct snap **ret_
 	case BASE_WINDOW:
 		break;
 	}
-	if (region->memfd < 0 && !region->source)
+	if (region->memfd < 0 && !region->source && !region->has_content)
 		return add_window(set, space);
 	add_all(set);
 	return 0;
 }
 
-static int collect(struct pageset *set, struct snap *snap, uint64_t since)
+static int collect(struct pageset *set, struct snap *snap, const uint64_t *since)
 {
 	int r = 0;
 
 	while (r == 0 && snap) {
-		struct collecting collecting = { set, snap, since };
+		struct collecting collecting = { set, snap, since ? *since : 0 };
 		struct space *space = snap->space;
 		struct snap *below = NULL;
 
-		r = table_walk(&space->table, 0, space->pages, since, visit, &collecting);
-		if (r == 0 && since == 0)
+		r = table_walk(&space->table, 0, space->pages, collecting.since, visit,
+			       &collecting);
+		if (r == 0 && !since)
 			r = add_base(set, space, &below);
 		snap = below;
 	}
@@ -115,7 +116,7 @@ static void count_slices(struct pageset *set, unsigned page_shift)
 	}
 }
 
-int pageset_collect(struct pageset *set, struct snap *snap, uint64_t since)
+int pageset_collect(struct pageset *set, struct snap *snap, const uint64_t *since)
 {
 	size_t words = (snap->space->pages + 63) / 64;
 	int r;

@@ -20,9 +20,9 @@ struct pageset {
 	uint64_t slices; /* of 2 MiB with a page in it */
 };
 
-/* The pages whose content, as the snapshot reads it, began after epoch since; of since 0: all that
- * have any. */
-int pageset_collect(struct pageset *set, struct snap *snap, uint64_t since);
+/* The pages whose content, as the snapshot reads it, began after epoch *since; NULL: all that have
+ * any. */
+int pageset_collect(struct pageset *set, struct snap *snap, const uint64_t *since);
 void pageset_free(struct pageset *set);
 
 /* The first page at or after page that is in the set; set->pages: none. */

@@ -3,8 +3,8 @@
 
 #include "store/pipe.h"
 
-#define BATCHES       3u
-#define THREAD_FROM   (3 * WRITER_BATCH) /* clusters: below it a thread costs more than it saves */
+#define BATCHES     3u
+#define THREAD_FROM (3 * WRITER_BATCH) /* clusters: below it a thread costs more than it saves */
 
 struct batch {
 	unsigned count; /* clusters */

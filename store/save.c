@@ -21,8 +21,7 @@
 #include "store/pipe.h"
 #include "store/writer.h"
 
-#define KNOWN_FLAGS \
-	(COW_SAVE_FULL | COW_SAVE_CONSUME | COW_SAVE_OFFLOAD | COW_SAVE_KEEP_HEAD)
+#define KNOWN_FLAGS (COW_SAVE_FULL | COW_SAVE_CONSUME | COW_SAVE_OFFLOAD | COW_SAVE_KEEP_HEAD)
 
 static const struct cow_save_options default_options = COW_SAVE_OPTIONS_INIT;
 
@@ -31,7 +30,8 @@ struct save {
 	struct cow_snapshot *snapshot;
 	struct cow_save_options options;
 	struct pageset set;
-	struct mark parent; /* epoch 0: none */
+	bool incremental;
+	struct mark parent;
 	struct writer *writer;
 	struct pipe *pipe;
 	struct footer footer;
@@ -40,8 +40,7 @@ struct save {
 static int check_options(const struct cow_save_options *options)
 {
 	if ((options->flags & ~KNOWN_FLAGS) || (options->tag && !tag_is_valid(options->tag)) ||
-	    (options->state_length > 0 && !options->state) ||
-	    options->state_length > COW_STATE_MAX)
+	    (options->state_length > 0 && !options->state) || options->state_length > COW_STATE_MAX)
 		return -EINVAL;
 	return 0;
 }
@@ -61,6 +60,8 @@ static bool find_parent(struct save *save)
 			save->parent = *mark;
 			return true;
 		}
+		if (mark->epoch == 0)
+			break;
 		epoch = mark->epoch - 1;
 	}
 	return false;
@@ -171,7 +172,8 @@ static int save_new(struct save *save, struct layer_id *ret_id)
 	struct mark mark = { .epoch = save->snapshot->snap.epoch };
 	int r;
 
-	r = pageset_collect(&save->set, &save->snapshot->snap, save->parent.epoch);
+	r = pageset_collect(&save->set, &save->snapshot->snap,
+			    save->incremental ? &save->parent.epoch : NULL);
 	if (r == 0)
 		r = id_new(&mark.id);
 	if (r == 0)
@@ -201,7 +203,8 @@ static int save_locked(struct save *save, struct layer_id *ret_id)
 		*ret_id = save->parent.id;
 		return publish(save, ret_id, 0);
 	}
-	if (save->options.flags & COW_SAVE_FULL)
+	save->incremental = found && !(save->options.flags & COW_SAVE_FULL);
+	if (!save->incremental)
 		save->parent = (struct mark){ 0 };
 	return save_new(save, ret_id);
 }
@@ -215,7 +218,8 @@ int cow_store_save(struct cow_store *store, struct cow_snapshot *snapshot,
 
 	r = check_snapshot(snapshot);
 	if (r == 0 && options)
-		r = options_read(&save.options, sizeof(save.options), sizeof(save.options), options);
+		r = options_read(&save.options, sizeof(save.options), sizeof(save.options),
+				 options);
 	if (r == 0)
 		r = check_options(&save.options);
 	if (r == 0 && snapshot->region->length > LENGTH_STORED_MAX)

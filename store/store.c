@@ -92,8 +92,9 @@ static int make_new(struct cow_store *store, const struct sweep *sweep, uint32_t
 	int r;
 
 	if (sweep->found_layer) {
-		store_complain(store, NAME_HEAD, "missing, though there are layers: put a copy back, "
-						 "or write one that names the newest layer");
+		store_complain(store, NAME_HEAD,
+			       "missing, though there are layers: put a copy back, "
+			       "or write one that names the newest layer");
 		return -EUCLEAN;
 	}
 	if (store->read_only || !(flags & COW_STORE_CREATE)) {

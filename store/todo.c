@@ -9,8 +9,6 @@
 	{                       \
 		return -ENOSYS; \
 	}
-LATER(cow_store_restore, struct cow_store *store, const char *id,
-      const struct cow_restore_options *options, struct cow_region **ret_region)
 LATER(cow_store_compact, struct cow_store *store, const struct cow_compact_options *options,
       struct cow_compact_stats *ret_stats)
 LATER(cow_store_import, struct cow_store *store, const char *path,

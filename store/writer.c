@@ -8,7 +8,7 @@
 #include "store/writer.h"
 #include "sys/sys.h"
 
-#define GROUP_TABLES 256u           /* second-level tables written together */
+#define GROUP_TABLES   256u         /* second-level tables written together */
 #define WRITEBACK_STEP (8ull << 20) /* the disk begins its work this often */
 
 /* Where everything is in the file, in clusters. */
@@ -29,8 +29,8 @@ struct writer {
 	uint64_t *l1;         /* as in the file; one entry a slice */
 	unsigned char *group; /* tables [group_first, next_table) */
 	uint64_t group_first, next_table;
-	uint64_t slice;       /* that the newest table is of, plus one */
-	uint32_t *crcs;       /* of the clusters of the file, as in the file */
+	uint64_t slice; /* that the newest table is of, plus one */
+	uint32_t *crcs; /* of the clusters of the file, as in the file */
 	uint64_t crcs_room;
 };
 
@@ -63,10 +63,9 @@ static struct layout plan(const struct writer_config *config)
 	/* The blocks count themselves, too: until nothing changes any more. */
 	do {
 		before = layout.refcount_block_count;
-		layout.refcount_block_count =
-			div_up(rest + before + layout.refcount_table_count, REFCOUNTS);
-		layout.refcount_table_count =
-			div_up(layout.refcount_block_count, TABLE_ENTRIES);
+		layout.refcount_block_count = div_up(rest + before + layout.refcount_table_count,
+						     REFCOUNTS);
+		layout.refcount_table_count = div_up(layout.refcount_block_count, TABLE_ENTRIES);
 	} while (layout.refcount_block_count != before);
 	layout.refcount_table = 1;
 	layout.refcount_blocks = layout.refcount_table + layout.refcount_table_count;
@@ -106,8 +105,7 @@ static int write_checked(struct writer *writer, uint64_t cluster, const unsigned
 
 	for (uint64_t i = 0; r == 0 && i < count; i++)
 		r = note_crc(writer, cluster + i, crc32c(bytes + i * CLUSTER, CLUSTER));
-	return r < 0 ? r :
-		       io_write_bytes(writer->fd, bytes, count * CLUSTER, cluster * CLUSTER);
+	return r < 0 ? r : io_write_bytes(writer->fd, bytes, count * CLUSTER, cluster * CLUSTER);
 }
 
 /* --- second-level tables --- */
@@ -221,8 +219,7 @@ int writer_mend(struct writer *writer, uint64_t file_cluster, const void *bytes)
 {
 	int r = note_crc(writer, file_cluster, crc32c(bytes, CLUSTER));
 
-	return r < 0 ? r :
-		       io_write_bytes(writer->fd, bytes, CLUSTER, file_cluster * CLUSTER);
+	return r < 0 ? r : io_write_bytes(writer->fd, bytes, CLUSTER, file_cluster * CLUSTER);
 }
 
 static int copy_run(struct writer *writer, uint64_t to, int from, uint64_t from_offset,
@@ -289,10 +286,9 @@ int writer_new(struct cow_store *store, const struct writer_config *config,
 	layer_name(&config->id, writer->name);
 	snprintf(writer->temporary, sizeof(writer->temporary), "%s" NEW_SUFFIX, writer->name);
 	writer->l1 = sys_alloc(writer->layout.l1_count * CLUSTER);
-	writer->group = sys_alloc_array(writer->layout.l2_count < GROUP_TABLES ?
-						writer->layout.l2_count :
-						GROUP_TABLES,
-					CLUSTER);
+	writer->group = sys_alloc_array(
+		writer->layout.l2_count < GROUP_TABLES ? writer->layout.l2_count : GROUP_TABLES,
+		CLUSTER);
 	if (writer->l1 && writer->group)
 		r = writer->fd = io_open(store->directory, writer->temporary,
 					 O_RDWR | O_CREAT | O_EXCL);

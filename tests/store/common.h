@@ -33,7 +33,8 @@ TAP_MAYBE_UNUSED static const char *scratch(void)
 		atexit(scratch_remove);
 	known = true;
 	scratch_remove();
-	snprintf(scratch_path, sizeof(scratch_path), "%s/store-XXXXXX", getenv("BUILD_ROOT") ?: ".");
+	snprintf(scratch_path, sizeof(scratch_path), "%s/store-XXXXXX",
+		 getenv("BUILD_ROOT") ?: ".");
 	if (!mkdtemp(scratch_path))
 		bail("no directory: %s", strerror(errno));
 	return scratch_path;
@@ -73,8 +74,8 @@ TAP_MAYBE_UNUSED static void put(struct cow_region *region, uint64_t page, uint6
 		bail("a write: %s", strerror(-r));
 }
 
-TAP_MAYBE_UNUSED static int save(struct cow_store *store, struct cow_region *region, const char *tag,
-				 char id[COW_ID_LENGTH])
+TAP_MAYBE_UNUSED static int save(struct cow_store *store, struct cow_region *region,
+				 const char *tag, char id[COW_ID_LENGTH])
 {
 	struct cow_save_options options = COW_SAVE_OPTIONS_INIT;
 	struct cow_snapshot *snapshot = take(region);
@@ -120,8 +121,8 @@ TAP_MAYBE_UNUSED static bool have_qemu_img(void)
 /* Every layer, by qemu-img check. */
 TAP_MAYBE_UNUSED static void check_layers(const char *directory)
 {
-	is_int(run("for f in '%s'/*.qcow2; do qemu-img check -q \"$f\" || exit 1; done", directory), 0,
-	       "qemu-img check finds nothing");
+	is_int(run("for f in '%s'/*.qcow2; do qemu-img check -q \"$f\" || exit 1; done", directory),
+	       0, "qemu-img check finds nothing");
 }
 
 /* Whether a layer reads as a raw file does, to qemu-img. */
