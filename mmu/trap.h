@@ -37,13 +37,6 @@ struct trap_source {
 	void *context;
 };
 
-/* Where a window's content comes from when it is touched for the first time. Called in a trap: no
- * allocation, no lock of the application's. */
-struct trap_source {
-	int (*fill)(void *context, uint64_t offset, size_t length); /* bytes of the window */
-	void *context;
-};
-
 struct trap_ops {
 	/* Puts [first, first + count) under protection; all of it has been discovered. 0 or
 	 * -errno. */
@@ -150,8 +143,5 @@ void trap_free(struct trap *trap); /* NULL-safe; nobody is inside */
  * source fills. What it fills in is the window's base: armed, written by nobody. */
 void trap_set_source(struct trap *trap, const struct trap_source *source);
 
-/* For the userfaultfd back ends, before the start: the window maps a file in memory privately, which
- * source fills. What it fills in is the window's base: armed, written by nobody. */
-void trap_set_source(struct trap *trap, const struct trap_source *source);
 
 #endif

@@ -184,29 +184,6 @@ static int watch_pages(struct uffd *uffd, struct granule *granule)
 void trap_set_source(struct trap *trap, const struct trap_source *source)
 {
 	uffd_of(trap)->source = *source;
-	trap->needs_content = false;
-}
-
-/* Everything is protected, whether it is there yet or not: it maps a file, and of those the kernel
- * remembers that (5.19). */
-static int start_with_source(struct trap *trap)
-{
-	int r = sys_uffd_register(trap->uffd, trap->base, trap->length, true);
-
-	return r < 0 ? r : uffd_protect(trap, 0, trap->space->pages);
-}
-
-/* Bytes of the file, for all that share it. Not of the window: its pages stay protected. */
-static int fill_granule(struct uffd *uffd, const struct granule *granule)
-{
-	return uffd->source.fill(uffd->source.context,
-				 granule->first << uffd->trap.space->page_shift,
-				 page_bytes(&uffd->trap, granule->count));
-}
-
-void trap_set_source(struct trap *trap, const struct trap_source *source)
-{
-	uffd_of(trap)->source = *source;
 }
 
 /* Everything is protected, whether it is there yet or not: it maps a file, and of those the kernel
@@ -303,8 +280,6 @@ int uffd_start(struct trap *trap)
 	int r;
 
 	trap_measure_cost(trap, TRAP_COST_UFFD, register_scratch, change_scratch);
-	if (uffd->source.fill)
-		return start_with_source(trap);
 	if (uffd->source.fill)
 		return start_with_source(trap);
 	r = sys_uffd_register(trap->uffd, trap->base, trap->length, true);

@@ -17,8 +17,9 @@
  * Of a window with a source all pages are protected from the start, and stay registered as missing;
  * a granule is watched when the source has filled it.
  *
- * Before Linux 6.4 a page without content cannot be protected: its granule gets the zero page
- * everywhere.
+ * Before Linux 6.4 a page of anonymous memory cannot be protected without content: its granule gets
+ * the zero page everywhere, and so does what is given back (trap.needs_content). Who else empties
+ * pages, with MADV_DONTNEED, is not noticed there.
  */
 #ifndef COW_MMU_UFFD_H
 #define COW_MMU_UFFD_H
