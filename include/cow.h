@@ -132,7 +132,8 @@ struct cow_region_options {
  * reserved: memory and metadata follow the pages that are written. options may be NULL for the
  * defaults. The caller owns the region and frees it with cow_region_free().
  * -EINVAL: length zero or above 16 TiB, bad options; -ENOMEM; -EEXIST: address is taken;
- * -EOPNOTSUPP: the trap is not to be had here. */
+ * -EOPNOTSUPP: the trap is not to be had here; -EMFILE, -ENFILE: a region with a userfaultfd trap
+ * has two to four descriptors. */
 COW_API int cow_region_new(size_t length, const struct cow_region_options *options,
 			   struct cow_region **ret_region);
 
@@ -531,6 +532,37 @@ COW_API int cow_store_import(struct cow_store *store, const char *path,
  * from a trap, with no lock of the library held. */
 typedef void (*cow_log_fn)(int priority, const char *message, void *context);
 COW_API void cow_log_set(cow_log_fn log, void *context);
+
+/* What the kernel can do that libcow uses, or that tells kernels apart. In brackets: since when. */
+#define COW_FEATURE_WRITE_PROTECT        0x01u /* of anonymous memory [5.7; arm64 6.10] */
+#define COW_FEATURE_WRITE_PROTECT_SHARED 0x02u /* of memfds: COW_REGION_SHARED [5.19] */
+#define COW_FEATURE_WRITE_PROTECT_EMPTY \
+	0x04u /* of pages without content [6.4]; else they get the zero page first */
+#define COW_FEATURE_WRITE_PROTECT_ASYNC 0x08u /* not used: keeps no old contents [6.7] */
+#define COW_FEATURE_SIGBUS              0x10u /* a signal instead of a message [4.14] */
+#define COW_FEATURE_MINOR               0x20u /* not used: minor faults of memfds [5.14] */
+#define COW_FEATURE_MOVE                0x40u /* not used: moves pages [6.8] */
+#define COW_FEATURE_PAGEMAP_SCAN \
+	0x80u /* finds content in long reserved ranges [6.7]; else page by page */
+
+struct cow_system {
+	size_t size;
+	enum cow_trap auto_trap; /* what COW_TRAP_AUTO takes */
+	int trap_error[5]; /* by enum cow_trap: 0, or why it is not to be had, a negative errno */
+	uint32_t kernel_faults; /* 1: the thread trap serves the kernel's own writes, too */
+	uint32_t page_size;     /* bytes */
+	uint32_t features;      /* COW_FEATURE_... */
+	int call_error;      /* userfaultfd(2) that serves the kernel's own accesses: 0 or -errno */
+	int user_call_error; /* the same of user mode only */
+	int device_error;    /* the same through /dev/userfaultfd */
+	int pagemap_error;   /* opening /proc/self/pagemap, which all but two traps need */
+};
+#define COW_SYSTEM_INIT COW_INIT_(cow_system)
+
+/* Finds out what the kernel, the container and the user allow, by trying it on a page of its own;
+ * nothing of it stays, no signal handler is installed. ret_system->size is set by the caller. Also
+ * for a child of fork(). -EMFILE, -ENFILE, -ENOMEM: no room to find out. */
+COW_API int cow_system_probe(struct cow_system *ret_system);
 
 /* The library's version as text, "0.1.0". */
 COW_API const char *cow_version(void);

@@ -260,6 +260,21 @@ static int open_whole_pages(struct cow_region *region, uint64_t first, uint64_t 
 	return bracket_open_pages(region, first, end, 0);
 }
 
+void region_give_back(struct cow_region *region, uint64_t first, uint64_t end)
+{
+	size_t length = (end - first) << region->space.page_shift;
+	unsigned char *start = space_page(&region->space, first);
+	bool empty;
+
+	if (length == 0)
+		return;
+	empty = region->empty_advice >= 0 && sys_advise(start, length, region->empty_advice) == 0;
+	if (empty && region->trap && region->trap->needs_content)
+		empty = sys_advise(start, length, MADV_POPULATE_READ) == 0;
+	if (!empty)
+		memset(start, 0, length);
+}
+
 /* Pages of zeroes keep their content, such as it is: another thread may have a bracket open on one,
  * and write it after us. What was never written is left alone: giving it back would take away its
  * protection. */
@@ -268,15 +283,9 @@ struct emptying {
 	uint64_t first, end;
 };
 
-static void empty_run(struct emptying *emptying)
+static void empty_run(const struct emptying *emptying)
 {
-	struct cow_region *region = emptying->region;
-	size_t length = (emptying->end - emptying->first) << region->space.page_shift;
-	unsigned char *start = space_page(&region->space, emptying->first);
-
-	if (length > 0 &&
-	    (region->empty_advice < 0 || sys_advise(start, length, region->empty_advice) < 0))
-		memset(start, 0, length);
+	region_give_back(emptying->region, emptying->first, emptying->end);
 }
 
 static int empty_page(uint64_t page, struct entry *entry, void *context)

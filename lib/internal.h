@@ -114,6 +114,9 @@ bool bracket_is_any_held(void);
  * bracket. */
 int bracket_open_pages(struct cow_region *region, uint64_t first, uint64_t end, unsigned flags);
 
+/* Of open pages: the memory goes back to the system, and they read as zero. */
+void region_give_back(struct cow_region *region, uint64_t first, uint64_t end);
+
 /* --- cut.c --- */
 int cut_regions(struct cow_region *const regions[], size_t count, struct cow_snapshot *snapshots[]);
 
@@ -145,6 +148,9 @@ int image_fill(struct cow_snapshot *snapshot, int fd);
 void view_free(struct view *view);
 
 /* --- log.c --- */
+/* What COW_TRAP_AUTO stands for, here and now. -EMFILE, -ENFILE, -ENOMEM: no room to find out. */
+int probe_auto(enum cow_trap *ret_trap);
+
 void log_message(int priority, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* In a trap nothing is said. */
 void log_mute(bool muted);

@@ -233,41 +233,20 @@ static int init_space(struct cow_region *region, const struct cow_region_options
 	return space_init(&region->space, &config);
 }
 
-/* What a userfaultfd would serve here: 1: the kernel's accesses as well, 0: the program's; or an
- * errno. The pages' contents have to be found in /proc, too, which a program that changed its user
- * may not read, nor one in a root directory without it. */
-static int probe_userfaultfd(void)
+static int choose_trap(enum cow_trap *ret_trap)
 {
-	bool kernel_faults = false;
-	uint32_t features;
-	int pagemap = sys_pagemap_open(), uffd;
+	int r = probe_auto(ret_trap);
 
-	if (pagemap < 0)
-		return pagemap;
-	sys_close(pagemap);
-	uffd = sys_uffd_write_protect_new(false, &kernel_faults, &features);
-	if (uffd < 0)
-		return uffd;
-	sys_close(uffd);
-	return kernel_faults;
-}
-
-/* The thread trap serves the kernel's own writes as well, where the process may have it do so; the
- * signal trap is the faster one where not; mprotect() is always there. */
-static enum cow_trap choose_trap(void)
-{
-	int r = probe_userfaultfd();
-
-	if (r < 0) {
+	if (r < 0)
+		return r;
+	if (*ret_trap == COW_TRAP_MPROTECT)
 		log_message(LOG_INFO,
 			    "libcow: COW_TRAP_AUTO chose the mprotect trap: userfaultfd, or "
-			    "/proc/self/pagemap, is not to be had (%s)",
-			    strerror(-r));
-		return COW_TRAP_MPROTECT;
-	}
-	log_message(LOG_INFO, "libcow: COW_TRAP_AUTO chose the %s trap",
-		    r > 0 ? "thread" : "signal");
-	return r > 0 ? COW_TRAP_THREAD : COW_TRAP_SIGNAL;
+			    "/proc/self/pagemap, is not to be had; see: cow probe");
+	else
+		log_message(LOG_INFO, "libcow: COW_TRAP_AUTO chose the %s trap",
+			    *ret_trap == COW_TRAP_THREAD ? "thread" : "signal");
+	return 0;
 }
 
 static int round_length(size_t length, size_t *ret_length)
@@ -332,9 +311,9 @@ int region_make(size_t length, const struct cow_region_options *given, struct re
 	r = check_options(&options, base);
 	if (r < 0)
 		return r;
-	if (options.trap == COW_TRAP_AUTO)
-		options.trap = choose_trap();
 	r = round_length(length, &length);
+	if (r == 0 && options.trap == COW_TRAP_AUTO)
+		r = choose_trap(&options.trap);
 	if (r < 0)
 		return r;
 	region = sys_alloc(sizeof(*region));

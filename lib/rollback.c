@@ -26,14 +26,7 @@ static int open_page(uint64_t page, struct entry *entry, void *context)
 
 static void give_back(struct rollback *rollback)
 {
-	struct cow_region *region = rollback->region;
-	size_t length = (rollback->run_end - rollback->run_first) << region->space.page_shift;
-	unsigned char *start = space_page(&region->space, rollback->run_first);
-
-	if (length == 0)
-		return;
-	if (region->empty_advice < 0 || sys_advise(start, length, region->empty_advice) < 0)
-		memset(start, 0, length);
+	region_give_back(rollback->region, rollback->run_first, rollback->run_end);
 	rollback->run_first = rollback->run_end = 0;
 }
 

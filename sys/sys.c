@@ -323,36 +323,81 @@ int sys_epoll_wait(int epoll, uint64_t *ret_data)
 	return 0;
 }
 
-static int uffd_api(int fd, uint64_t features)
+int sys_uffd_open(enum sys_uffd_way way)
 {
-	struct uffdio_api api = { .api = UFFD_API, .features = features };
-
-	return ioctl(fd, UFFDIO_API, &api) < 0 ? -errno : 0;
-}
-
-/* Without the flag it needs privilege, but serves system calls that touch the range, too. */
-int sys_userfaultfd(bool *ret_kernel_faults)
-{
+	int flags = O_CLOEXEC | O_NONBLOCK | (way == SYS_UFFD_CALL_USER ? UFFD_USER_MODE_ONLY : 0);
 	int r = injected(SYS_CALL_USERFAULTFD);
-	bool kernel_faults = true;
-	long fd;
+	int device, fd;
 
 	if (r < 0)
 		return r;
-	fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0 && errno == EPERM) {
-		kernel_faults = false;
-		fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+	if (way != SYS_UFFD_DEVICE) {
+		fd = (int)syscall(SYS_userfaultfd, flags);
+		return fd < 0 ? -errno : fd;
 	}
-	if (fd < 0)
+	device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	if (device < 0)
 		return -errno;
-	r = uffd_api((int)fd, 0);
-	if (r < 0) {
-		sys_close((int)fd);
-		return r;
+	fd = ioctl(device, USERFAULTFD_IOC_NEW, flags);
+	r = fd < 0 ? -errno : fd;
+	close(device);
+	return r;
+}
+
+static bool is_refusal(int error)
+{
+	return error == -EPERM || error == -EACCES || error == -ENOSYS || error == -ENOENT;
+}
+
+/* The device stands behind the call: it has permissions of its own, and filters of system calls do
+ * not know it. What only serves user accesses comes last, unless nobody needs more. */
+static int uffd_open(bool kernel_faults, bool *ret_kernel_faults)
+{
+	static const enum sys_uffd_way full[] = { SYS_UFFD_CALL, SYS_UFFD_DEVICE,
+						  SYS_UFFD_CALL_USER };
+	static const enum sys_uffd_way user[] = { SYS_UFFD_CALL_USER, SYS_UFFD_DEVICE };
+	const enum sys_uffd_way *ways = kernel_faults ? full : user;
+	unsigned count = kernel_faults ? 3 : 2;
+	int first = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		int fd = sys_uffd_open(ways[i]);
+
+		if (fd >= 0)
+			*ret_kernel_faults = kernel_faults && ways[i] != SYS_UFFD_CALL_USER;
+		if (fd >= 0 || !is_refusal(fd))
+			return fd;
+		first = first ?: fd;
 	}
-	*ret_kernel_faults = kernel_faults;
-	return (int)fd;
+	return first;
+}
+
+static int uffd_new(bool kernel_faults, uint64_t features, bool *ret_kernel_faults)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
+	int fd = uffd_open(kernel_faults, ret_kernel_faults);
+	int r;
+
+	if (fd < 0 || ioctl(fd, UFFDIO_API, &api) == 0)
+		return fd;
+	r = -errno;
+	close(fd);
+	return r;
+}
+
+int sys_userfaultfd(bool *ret_kernel_faults)
+{
+	return uffd_new(true, 0, ret_kernel_faults);
+}
+
+int sys_uffd_features(int fd, uint64_t *ret_features)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+
+	if (ioctl(fd, UFFDIO_API, &api) < 0)
+		return -errno;
+	*ret_features = api.features;
+	return 0;
 }
 
 static int uffd_ioctl(int fd, unsigned long request, void *argument)
@@ -378,38 +423,17 @@ int sys_uffd_write_protect_new(bool deliver_signal, bool *ret_kernel_faults, uin
 {
 	uint64_t wanted = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
 			  (deliver_signal ? UFFD_FEATURE_SIGBUS : 0);
-	bool kernel_faults = !deliver_signal;
-	int r = injected(SYS_CALL_USERFAULTFD);
-	long fd;
+	uint32_t features = SYS_UFFD_UNPOPULATED;
+	int fd;
 
-	if (r < 0)
-		return r;
-	fd = syscall(SYS_userfaultfd,
-		     O_CLOEXEC | O_NONBLOCK | (deliver_signal ? UFFD_USER_MODE_ONLY : 0));
-	if (fd < 0 && errno == EPERM && !deliver_signal) {
-		kernel_faults = false;
-		fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
-	}
-	if (fd < 0)
-		return -errno;
 	/* An unknown feature fails the call, and takes the descriptor with it. */
-	*ret_features = 0;
-	if (uffd_api((int)fd, wanted | UFFD_FEATURE_WP_UNPOPULATED) == 0) {
-		*ret_features = SYS_UFFD_UNPOPULATED;
-	} else {
-		sys_close((int)fd);
-		fd = syscall(SYS_userfaultfd,
-			     O_CLOEXEC | O_NONBLOCK | (kernel_faults ? 0 : UFFD_USER_MODE_ONLY));
-		if (fd < 0)
-			return -errno;
-		r = uffd_api((int)fd, wanted);
-		if (r < 0) {
-			sys_close((int)fd);
-			return r;
-		}
+	fd = uffd_new(!deliver_signal, wanted | UFFD_FEATURE_WP_UNPOPULATED, ret_kernel_faults);
+	if (fd == -EINVAL) {
+		features = 0;
+		fd = uffd_new(!deliver_signal, wanted, ret_kernel_faults);
 	}
-	*ret_kernel_faults = kernel_faults;
-	return (int)fd;
+	*ret_features = features;
+	return fd;
 }
 
 int sys_uffd_register(int fd, void *address, size_t length, bool missing)
@@ -501,6 +525,21 @@ static int find_page_by_page(int pagemap, const char *address, const char *end,
 	}
 	*ret_found = end;
 	return 0;
+}
+
+int sys_pagemap_scans(int pagemap)
+{
+	static const char here;
+	size_t page = sys_page_size();
+	struct pm_scan_arg scan = {
+		.size = sizeof(scan),
+		.start = (uintptr_t)&here & ~(page - 1),
+		.category_anyof_mask = PAGE_IS_PRESENT,
+		.return_mask = PAGE_IS_PRESENT,
+	};
+
+	scan.end = scan.start + page;
+	return ioctl(pagemap, PAGEMAP_SCAN, &scan) < 0 ? -errno : 0;
 }
 
 int sys_pagemap_find(int pagemap, const void *address, const void *end, const void **ret_found)

@@ -100,6 +100,15 @@ int sys_epoll_new(void);
 int sys_epoll_add(int epoll, int fd, uint64_t data);
 int sys_epoll_wait(int epoll, uint64_t *ret_data); /* blocks */
 
+/* The ways to a userfaultfd, and a bare descriptor by one of them. */
+enum sys_uffd_way {
+	SYS_UFFD_CALL,      /* serves the kernel's own accesses, too: privilege, or the sysctl */
+	SYS_UFFD_CALL_USER, /* those of user mode only: everybody, unless a filter forbids it */
+	SYS_UFFD_DEVICE,    /* as SYS_UFFD_CALL, for whom /dev/userfaultfd's permissions let */
+};
+int sys_uffd_open(enum sys_uffd_way way);
+int sys_uffd_features(int fd, uint64_t *ret_features); /* all of the kernel's; fd is bare */
+
 /* A userfaultfd for missing pages; *ret_kernel_faults says whether it serves system calls, too. */
 int sys_userfaultfd(bool *ret_kernel_faults);
 int sys_uffd_register_missing(int fd, void *address, size_t length);
@@ -117,6 +126,7 @@ int sys_uffd_protect(int fd, void *address, size_t length, bool protect, bool wa
 /* Which pages have content, in memory or swapped out: a byte for each page, 1 or 0. pagemap: a
  * descriptor of /proc/self/pagemap. */
 int sys_pagemap_open(void);
+int sys_pagemap_scans(int pagemap); /* 0: PAGEMAP_SCAN is known */
 /* The first page at or after address, below end, that has content; end where there is none. */
 int sys_pagemap_find(int pagemap, const void *address, const void *end, const void **ret_found);
 int sys_pagemap_read(int pagemap, const void *address, size_t pages, unsigned char *ret_present);
