@@ -108,10 +108,45 @@ static void refuse_userfaultfd(int error)
 	must(syscall(SYS_userfaultfd, O_CLOEXEC) == -1 && errno == error);
 }
 
+/* Its permissions are all that stands before /dev/userfaultfd. */
+static bool device_is_open(void)
+{
+	int fd = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
+/* /proc/self stays readable, unlike for a program that merely became somebody else. */
+static void give_up_the_device(void)
+{
+	if (getuid() == 0 &&
+	    (setgid(65534) < 0 || setuid(65534) < 0 || prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0))
+		_exit(CANNOT);
+	if (device_is_open())
+		_exit(CANNOT);
+}
+
+static void device_instead_of_the_call(int error)
+{
+	struct cow_region *region;
+
+	if (!device_is_open())
+		_exit(CANNOT);
+	refuse_userfaultfd(error);
+	region = try_trap(COW_TRAP_AUTO, 0);
+	must(trap_of(region) == COW_TRAP_THREAD);
+	use(region);
+	cow_region_free(region);
+	use(try_trap(COW_TRAP_SIGNAL, 0));
+}
+
 static void auto_without_userfaultfd(int error)
 {
 	struct cow_region *region;
 
+	give_up_the_device();
 	refuse_userfaultfd(error);
 	region = try_trap(COW_TRAP_AUTO, 0);
 	must(trap_of(region) == COW_TRAP_MPROTECT);
@@ -124,6 +159,7 @@ static void others_without_userfaultfd(int error)
 {
 	const enum cow_trap named[] = { COW_TRAP_SIGNAL, COW_TRAP_THREAD };
 
+	give_up_the_device();
 	refuse_userfaultfd(error);
 	for (unsigned i = 0; i < 2; i++) {
 		logged.count = 0;
@@ -143,6 +179,12 @@ TEST(userfaultfd_is_refused)
 		scene(auto_without_userfaultfd, errors[i], "AUTO takes mprotect");
 		scene(others_without_userfaultfd, errors[i], "what is asked for by name");
 	}
+}
+
+TEST(the_device_stands_in_for_the_call)
+{
+	scene(device_instead_of_the_call, EPERM, "/dev/userfaultfd, with EPERM");
+	scene(device_instead_of_the_call, ENOSYS, "/dev/userfaultfd, with ENOSYS");
 }
 
 /* --- a program that is no longer root --- */
@@ -385,5 +427,6 @@ TEST(no_mappings_are_left)
 #endif
 }
 
-TAP_MAIN(CASE(userfaultfd_is_refused), CASE(a_program_that_gave_up_its_rights),
-	 CASE(no_descriptors_are_left), CASE(no_mappings_are_left))
+TAP_MAIN(CASE(userfaultfd_is_refused), CASE(the_device_stands_in_for_the_call),
+	 CASE(a_program_that_gave_up_its_rights), CASE(no_descriptors_are_left),
+	 CASE(no_mappings_are_left))
