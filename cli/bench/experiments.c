@@ -14,6 +14,7 @@ const struct bench_experiment *const bench_experiments[] = {
 	&experiment_page_granularity,
 	&experiment_break_even,
 	&experiment_prefork,
+	&experiment_bgsave,
 	&experiment_containers,
 	&experiment_reflink,
 	NULL,

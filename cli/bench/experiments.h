@@ -5,6 +5,7 @@
 
 #include "cli/bench/bench.h"
 
+extern const struct bench_experiment experiment_bgsave;
 extern const struct bench_experiment experiment_containers;
 extern const struct bench_experiment experiment_prefork;
 extern const struct bench_experiment experiment_reflink;
