@@ -3,10 +3,10 @@
  * What a running writer feels of a snapshot: the time of each of its writes, from the first arming
  * until one second after the cut, for the traps, for fork(), and with no snapshot at all.
  *
- * The writer goes at full speed over random pages; another thread arms ahead and cuts, or forks (the
- * child stays to the end of the second). Every run is in a process of its own. Times go into a
- * log-linear histogram (within 1/16); the maximum is exact. The control shows what the machine
- * itself takes from a thread now and then.
+ * The writer goes at full speed over random pages; another thread arms ahead and cuts, or forks
+ * (the child stays to the end of the second). Every run is in a process of its own. Times go into
+ * a log-linear histogram (within 1/16); the maximum is exact. The control shows what the machine
+ * itself takes from a thread now and then. Of the runs' quantiles and maxima the medians are shown.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -19,7 +19,7 @@
 #define STEPS   16u /* of a power of two */
 #define BUCKETS (64u * STEPS)
 
-enum { P50, P99, P999, MAX, WRITES, ARMED_US, CUT_US, QUANTILES = MAX + 1 };
+enum { P50, P99, P999, MAX, WRITES, ARMED_US, CUT_US, SHOWN };
 
 struct way {
 	struct variant variant;
@@ -176,9 +176,11 @@ static void turn_latency(void *context, double figures[])
 	struct latency_state *state = context;
 	struct writer *writer = &state->writer;
 	pthread_t thread;
+	double start;
 
 	check(pthread_create(&thread, NULL, write_on, writer) == 0, "pthread_create");
 	sleep_us(after_cut_us() / 10);
+	start = now_us();
 	atomic_store(&writer->counts, true);
 	if (state->way->kind == WAY_NONE)
 		sleep_us(after_cut_us());
@@ -194,12 +196,11 @@ static void turn_latency(void *context, double figures[])
 	figures[P999] = quantile_us(writer, 0.999);
 	figures[MAX] = (double)writer->most / 1e3;
 	for (unsigned i = 0; i < BUCKETS; i++)
-		figures[WRITES] += (double)writer->buckets[i] / 1e3;
+		figures[WRITES] += (double)writer->buckets[i];
+	figures[WRITES] /= (now_us() - start) / 1e3;
 }
 
 /* --- the table --- */
-
-#define SHOWN 7u
 
 struct latency_samples {
 	struct samples of[SHOWN];
@@ -223,24 +224,21 @@ static void run_way(const struct way *way, size_t size, unsigned turn,
 	worker_turn(&worker, figures);
 	worker_stop(&worker);
 	for (unsigned i = 0; i < SHOWN; i++)
-		samples_add(&samples->of[i], figures[i]);
+		if (figures[i] > 0)
+			samples_add(&samples->of[i], figures[i]);
 }
 
 static void report_ways(struct latency_samples samples[])
 {
-	static const char *const names[SHOWN] = { "p50",         "p99",          "p99.9", "max",
-						  "1000 writes", "arming ahead", "cut" };
-	char name[120];
+	static const struct bench_column columns[SHOWN] = {
+		{ "p50", "us" },        { "p99", "us" }, { "p99.9", "us" }, { "max", "us" },
+		{ "writes", "per ms" }, { "arm", "us" }, { "cut", "us" },
+	};
 
-	for (unsigned shown = 0; shown < SHOWN; shown++)
-		for (unsigned way = 0; way < WAYS; way++) {
-			if (samples[way].of[shown].count == 0)
-				continue;
-			snprintf(name, sizeof(name), "%-12s %s", names[shown],
-				 ways[way].variant.name);
-			bench_result(name, shown == WRITES ? "" : "us", &samples[way].of[shown],
-				     BOUND_NONE, 0);
-		}
+	bench_columns(columns, SHOWN);
+	for (unsigned way = 0; way < WAYS; way++)
+		if (samples[way].here)
+			bench_row(ways[way].variant.name, samples[way].of);
 }
 
 /* Of maxima the median of the runs is taken, of either side. */

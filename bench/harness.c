@@ -21,6 +21,8 @@ static struct {
 	char section[200];
 	unsigned missed;
 	bool ran; /* something of what --only names */
+	const struct bench_column *columns;
+	unsigned column_count;
 } bench;
 
 void check(bool holds, const char *what)
@@ -238,30 +240,38 @@ static const char *verdict(double value, enum bench_bound kind, double bound)
 	return holds ? "ok" : "MISSED";
 }
 
-static void print_result(const char *name, const char *unit, double value, double low, double high,
-			 enum bench_bound kind, double bound)
+static struct json_object *record(const char *name, const char *unit, double value, double low,
+				  double high)
 {
-	const char *judged = verdict(value, kind, bound);
 	struct json_object *result = json_object_new_object();
-	char wanted[40] = "";
 
-	if (kind != BOUND_NONE)
-		snprintf(wanted, sizeof(wanted), "%s %g", kind == AT_MOST ? "<=" : ">=", bound);
-	printf("  %-58s %10.3f %-5s [%9.3f .. %9.3f]  %-9s %s\n", name, value, unit, low, high,
-	       wanted, judged);
 	json_object_object_add(result, "section", json_object_new_string(bench.section));
 	json_object_object_add(result, "name", json_object_new_string(name));
 	json_object_object_add(result, "unit", json_object_new_string(unit));
 	json_object_object_add(result, "median", json_object_new_double(value));
 	json_object_object_add(result, "p10", json_object_new_double(low));
 	json_object_object_add(result, "p90", json_object_new_double(high));
+	json_object_array_add(bench.results, result);
+	return result;
+}
+
+static void print_result(const char *name, const char *unit, double value, double low, double high,
+			 enum bench_bound kind, double bound)
+{
+	const char *judged = verdict(value, kind, bound);
+	struct json_object *result = record(name, unit, value, low, high);
+	char wanted[40] = "";
+
+	if (kind != BOUND_NONE)
+		snprintf(wanted, sizeof(wanted), "%s %g", kind == AT_MOST ? "<=" : ">=", bound);
+	printf("  %-58s %10.3f %-5s [%9.3f .. %9.3f]  %-9s %s\n", name, value, unit, low, high,
+	       wanted, judged);
 	if (kind != BOUND_NONE) {
 		json_object_object_add(result, kind == AT_MOST ? "at_most" : "at_least",
 				       json_object_new_double(bound));
 		json_object_object_add(result, "holds",
 				       json_object_new_boolean(strcmp(judged, "ok") == 0));
 	}
-	json_object_array_add(bench.results, result);
 }
 
 void bench_result(const char *name, const char *unit, struct samples *samples,
@@ -275,6 +285,39 @@ void bench_value(const char *name, const char *unit, double value, enum bench_bo
 		 double bound)
 {
 	print_result(name, unit, value, value, value, kind, bound);
+}
+
+void bench_columns(const struct bench_column columns[], unsigned count)
+{
+	check(count <= BENCH_COLUMNS_MAX, "too many columns");
+	bench.columns = columns;
+	bench.column_count = count;
+	printf("  %-26s", "");
+	for (unsigned i = 0; i < count; i++) {
+		char title[20];
+
+		snprintf(title, sizeof(title), "%s, %s", columns[i].name, columns[i].unit);
+		printf(" %14s", title);
+	}
+	printf("\n");
+}
+
+void bench_row(const char *name, struct samples cells[])
+{
+	char full[120];
+
+	printf("  %-26s", name);
+	for (unsigned i = 0; i < bench.column_count; i++) {
+		if (cells[i].count == 0) {
+			printf(" %14s", "-");
+			continue;
+		}
+		printf(" %14.3f", samples_quantile(&cells[i], 0.5));
+		snprintf(full, sizeof(full), "%s: %s", name, bench.columns[i].name);
+		record(full, bench.columns[i].unit, samples_quantile(&cells[i], 0.5),
+		       samples_quantile(&cells[i], 0.1), samples_quantile(&cells[i], 0.9));
+	}
+	printf("\n");
 }
 
 static bool names_meet(const char *named, size_t length, const char *name)

@@ -54,6 +54,15 @@ void bench_result(const char *name, const char *unit, struct samples *samples,
 void bench_value(const char *name, const char *unit, double value, enum bench_bound kind,
 		 double bound);
 
+/* Medians beside each other: a line of column names, then lines of as many samples; where there are
+ * none the cell stays empty. The JSON names a cell "row: column". The columns stay the caller's. */
+#define BENCH_COLUMNS_MAX 8u
+struct bench_column {
+	const char *name, *unit;
+};
+void bench_columns(const struct bench_column columns[], unsigned count);
+void bench_row(const char *name, struct samples cells[]);
+
 int bench_end(void); /* the exit status */
 
 /* --- small things --- */
