@@ -757,7 +757,7 @@ static void mutate(struct crash_log *log, size_t i, size_t to, enum mutation mut
 }
 
 bool crash_mutant(const struct crash_log *log, size_t n, struct crash_log *ret_mutant,
-		  char name[256])
+		  size_t *ret_at, char name[256])
 {
 	for (unsigned m = 0; m < MUTATIONS; m++)
 		for (size_t i = 0; i < log->count; i++) {
@@ -768,6 +768,7 @@ bool crash_mutant(const struct crash_log *log, size_t n, struct crash_log *ret_m
 			copy_log(log, ret_mutant);
 			name_mutant(log, i, to, (enum mutation)m, name);
 			mutate(ret_mutant, i, to, (enum mutation)m);
+			*ret_at = i < to ? i : to;
 			return true;
 		}
 	return false;

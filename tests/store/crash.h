@@ -112,8 +112,9 @@ int crash_each_state(const struct crash_log *log, const struct crash_options *op
 int crash_materialize(const struct crash_state *state, const char *directory);
 
 /* The n-th mutant of a log: each sync left out, then each ordering swapped (a sync, or an entry,
- * and its neighbour of another kind). False where there are no more. name says what it is. */
+ * and its neighbour of another kind). False where there are no more. name says what it is,
+ * *ret_at which operation is the first that differs. */
 bool crash_mutant(const struct crash_log *log, size_t n, struct crash_log *ret_mutant,
-		  char name[256]);
+		  size_t *ret_at, char name[256]);
 
 #endif

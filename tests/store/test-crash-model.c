@@ -77,10 +77,11 @@ TEST(each_mistake_shows)
 	struct crash_log log = { 0 }, mutant;
 	unsigned count = 0;
 	char name[256];
+	size_t at;
 
 	replace(&log, 1);
 	replace(&log, 2);
-	for (size_t n = 0; crash_mutant(&log, n, &mutant, name); n++, count++) {
+	for (size_t n = 0; crash_mutant(&log, n, &mutant, &at, name); n++, count++) {
 		ok(crash_each_state(&mutant, &thorough, look, NULL, NULL) == 1, "%s", name);
 		crash_log_free(&mutant);
 	}
