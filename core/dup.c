@@ -274,7 +274,7 @@ void dup_drop(struct space *space, struct snap *snap)
 	struct bucket *dead, **end;
 
 	if (!MUTANT("dropped-said-late"))
-		atomic_store(&snap->dropped, 1);
+		atomic_fetch_or(&snap->dropped, SNAP_DROPPED);
 	STEP("drop");
 	lock_take(&space->lock);
 	dead = unlink_snap(space, snap);
@@ -285,7 +285,7 @@ void dup_drop(struct space *space, struct snap *snap)
 	lock_drop(&space->lock);
 	STEP("drop: done");
 	if (MUTANT("dropped-said-late"))
-		atomic_store(&snap->dropped, 1);
+		atomic_fetch_or(&snap->dropped, SNAP_DROPPED);
 }
 
 /* Locked. The frames of the buckets above a floor, all of them where there is none. A heap's tops

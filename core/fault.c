@@ -181,18 +181,20 @@ static int keep(struct space *space, uint64_t page, struct entry *entry, uint64_
 
 /* Does a snapshot read what the page holds now? Where the answer is out of date, it is that one was
  * freed meanwhile: a new one cannot come while we are inside the gate. */
-static bool somebody_reads(struct space *space, struct entry *entry, uint64_t state)
+static bool somebody_reads(struct space *space, uint64_t page, uint64_t state)
 {
 	STEP("fault: newest");
 	if (MUTANT("always-reuse"))
 		return false;
 	if (atomic_load(&space->newest) < state_epoch(state))
 		return false;
-	/* The base needs no version, unless an older one would be found in its place. */
+	/* The base needs no version where there was never anything else; else an older one would be
+	 * found in its place, and nobody could tell since when the page has been empty. */
 	return atomic_load(&space->newest) != 0 &&
 	       (space_present(space, state) ||
-		(!MUTANT("base-needs-no-version") &&
-		 atomic_load_explicit(&entry->versions, memory_order_relaxed) != NULL));
+		(!MUTANT("base-needs-no-version") && state_epoch(state) != 0)) &&
+	       (atomic_load(&space->consuming) == 0 ||
+		!space_is_consumed(space, page, state_epoch(state)));
 }
 
 static int bring_in(struct space *space, uint64_t page, uint64_t state, unsigned flags)
@@ -279,7 +281,7 @@ static bool take_neighbour(struct space *space, uint64_t page, struct entry *ent
 						     memory_order_acq_rel, memory_order_relaxed))
 		return false;
 	state &= ~(PAGE_WAITED | PAGE_ARMED);
-	if (first && somebody_reads(space, entry, state))
+	if (first && somebody_reads(space, page, state))
 		r = keep(space, page, entry, state, false);
 	if (r < 0) {
 		settle(entry, state);
@@ -319,7 +321,7 @@ static int open_page(struct space *space, uint64_t page, struct entry *entry, ui
 {
 	uint64_t epoch = atomic_load_explicit(&space->epoch, memory_order_relaxed);
 	bool first = state_epoch(state) < epoch;
-	bool needed = first && somebody_reads(space, entry, state);
+	bool needed = first && somebody_reads(space, page, state);
 	struct block run = { page, page + 1 };
 	int kept = 1;
 	int r;

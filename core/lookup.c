@@ -117,15 +117,29 @@ static int read_base(struct space *space, uint64_t page, size_t offset, void *bu
 	return 0;
 }
 
+/* A snapshot gets its backing before what it read here goes, so looking again afterwards is
+ * enough. */
+static struct backing *backing_of(struct snap *snap)
+{
+	return MUTANT("no-backing") ? NULL : atomic_load(&snap->backing);
+}
+
 /* Down the sources of branches of branches; a loop, since nothing bounds how deep they go. */
 int snap_read(struct snap *snap, uint64_t page, size_t offset, void *buffer, size_t length)
 {
+	struct backing *backing;
 	int r;
 
 	for (;;) {
 		if (MUTANT("stale-before-read") && is_stale(snap))
 			return -ESTALE;
-		r = read_here(snap, page, offset, buffer, length);
+		r = 1;
+		if (!atomic_load(&snap->backing))
+			r = read_here(snap, page, offset, buffer, length);
+		STEP("read: backing");
+		backing = backing_of(snap);
+		if (backing)
+			r = backing->read(backing, page, offset, buffer, length);
 		STEP("read: stale");
 		if (is_stale(snap) && !MUTANT("stale-before-read"))
 			return -ESTALE;
@@ -163,5 +177,42 @@ uint64_t snap_content_epoch(struct snap *snap, uint64_t page)
 	version = version_find(entry, snap->epoch);
 	epoch = version ? version->from : 0;
 	grace_leave(section);
-	return epoch;
+	return atomic_load(&snap->backing) ? UINT64_MAX : epoch;
+}
+
+int consume_read(struct snap *snap, uint64_t page, void *buffer)
+{
+	struct space *space = snap->space;
+	size_t length = space_page_size(space);
+	int r = read_here(snap, page, 0, buffer, length);
+
+	if (atomic_load(&snap->dropped) & SNAP_DROPPED)
+		return -ESTALE;
+	return r == 1 ? read_base(space, page, 0, buffer, length) : r;
+}
+
+/* Not a page that was never written: to touch that may trap, or bring it in. */
+const void *snap_borrow(struct snap *snap, uint64_t page, uint64_t *ret_state)
+{
+#ifdef COW_TSAN
+	return NULL; /* whoever reads it is instrumented */
+#else
+	struct space *space = snap->space;
+	uint64_t state = load_state(table_find(&space->table, page));
+
+	if (state_epoch(state) == 0 || state_epoch(state) > snap->epoch ||
+	    !(state & PAGE_PRESENT) || atomic_load(&snap->backing))
+		return NULL;
+	*ret_state = state;
+	return space_page(space, page);
+#endif
+}
+
+bool snap_is_intact(struct snap *snap, uint64_t page, uint64_t state)
+{
+#ifndef COW_TSAN
+	atomic_thread_fence(memory_order_acquire);
+#endif
+	return ((load_state(table_find(&snap->space->table, page)) ^ state) &
+		~(PAGE_BUSY | PAGE_WAITED | PAGE_ARMED)) == 0;
 }

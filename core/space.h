@@ -29,6 +29,13 @@ enum base_kind {
 	BASE_SOURCE, /* a branch: what the source snapshot reads */
 };
 
+/* Where a snapshot is read from that no longer reads its space. */
+struct backing {
+	int (*read)(struct backing *backing, uint64_t page, size_t offset, void *buffer,
+		    size_t length);
+	void (*put)(struct backing *backing);
+};
+
 struct snap {
 	struct space *space;
 	uint64_t epoch;
@@ -36,9 +43,14 @@ struct snap {
 		*newer;           /* the living, in order of their epochs; guarded by space.lock */
 	struct bucket *heap;      /* versions for which this is the newest reader; likewise */
 	uint64_t present_pages;   /* when it was taken */
-	_Atomic uint32_t dropped; /* given up: what it read may be gone */
+	_Atomic uint32_t dropped; /* given up: what it read may be gone; SNAP_... */
+	_Atomic uint64_t consumed; /* pages below it are not read any more */
+	_Atomic(struct backing *) backing; /* set once: before what it read goes */
 	bool linked;              /* guarded by space.lock */
 };
+
+#define SNAP_DROPPED  0x1u
+#define SNAP_CONSUMED 0x2u /* only who consumes it may read it */
 
 /* Where spilled contents are. Called in a trap or with the space's lock held (free). */
 struct spill_ops {
@@ -69,6 +81,7 @@ struct space {
 	struct table table;
 	_Atomic uint64_t epoch;  /* changes only while the gate is sealed */
 	_Atomic uint64_t newest; /* epoch of the newest living snapshot, 0: none */
+	_Atomic uint32_t consuming; /* snapshots that are being consumed */
 	struct gate gate;
 	struct grace grace;
 	struct space_counters counters[HOST_SHARDS];
@@ -181,14 +194,39 @@ int snap_read(struct snap *snap, uint64_t page, size_t offset, void *buffer, siz
 /* Likewise as the live space has it; not ordered against writers of the same page. */
 int space_read(struct space *space, uint64_t page, size_t offset, void *buffer, size_t length);
 
+/* In place, racing with writers: where the snapshot's content of a page is now, NULL where it has to
+ * be copied. What was read there counts only if it is intact afterwards. */
+const void *snap_borrow(struct snap *snap, uint64_t page, uint64_t *ret_state);
+bool snap_is_intact(struct snap *snap, uint64_t page, uint64_t state);
+
 /* Since which epoch the content that the snapshot reads is there: 0 for what was never written. Two
- * snapshots for which it is the same read the same bytes. */
+ * snapshots for which it is the same read the same bytes. UINT64_MAX: it is read from elsewhere, and
+ * nobody knows. */
 uint64_t snap_content_epoch(struct snap *snap, uint64_t page);
 
 uint64_t space_count_opened(const struct space *space);
 int64_t space_count_present(const struct space *space);
 
+/* --- consume.c: snapshots whose content goes elsewhere --- */
+
+/* From here on the snapshot is read from its backing, and what only it held is freed. */
+void dup_detach(struct space *space, struct snap *snap, struct backing *backing);
+
+/* Reads a snapshot for the last time, page by page: only the caller does from here on. */
+void consume_begin(struct space *space, struct snap *snap);
+int consume_read(struct snap *snap, uint64_t page, void *buffer);
+/* Pages below end were read: nothing is kept for them any more, and what was is freed. */
+void consume_advance(struct space *space, struct snap *snap, uint64_t end);
+/* backing NULL: the snapshot is given up. */
+void consume_end(struct space *space, struct snap *snap, struct backing *backing);
+
+/* Whether all snapshots that read a page's content of this epoch have consumed it. */
+bool space_is_consumed(struct space *space, uint64_t page, uint64_t from);
+
 /* --- evict.c --- */
+
+/* Locked on entry and on return: until no reader can still see what was unlinked before. */
+void wait_for_readers(struct space *space);
 
 struct eviction {
 	void *frame;

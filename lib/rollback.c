@@ -92,10 +92,13 @@ static int try_all(struct rollback *rollback)
 	return r;
 }
 
-static bool anything_spilled(struct space *space)
+/* What a snapshot reads from its layer can fail, too. */
+static bool anything_spilled(struct space *space, struct snap *to)
 {
 	bool spilled;
 
+	if (atomic_load(&to->backing))
+		return true;
 	lock_take(&space->lock);
 	spilled = space->spilled_slots > 0;
 	lock_drop(&space->lock);
@@ -115,7 +118,7 @@ static int rollback_locked(struct cow_region *region, struct cow_snapshot *snaps
 	if (r < 0)
 		return r;
 	r = table_walk(&space->table, 0, space->pages, snapshot->snap.epoch, open_page, &rollback);
-	if (r == 0 && anything_spilled(space))
+	if (r == 0 && anything_spilled(space, &snapshot->snap))
 		r = guard ? try_all(&rollback) : 1;
 	if (r == 0) {
 		r = put_all_back(&rollback);
@@ -168,7 +171,7 @@ int cow_region_rollback(struct cow_region *region, struct cow_snapshot *snapshot
 	r = snapshot_pin(snapshot);
 	if (r < 0)
 		return r;
-	if (anything_spilled(&region->space))
+	if (anything_spilled(&region->space, &snapshot->snap))
 		r = cow_region_snapshot(region, &guard);
 	if (r == 0)
 		r = rollback_guarded(region, snapshot, guard);

@@ -95,6 +95,8 @@ struct cow_region *snapshot_drop(struct cow_snapshot *snapshot)
 	view_free(snapshot->view);
 	sys_close(snapshot->image);
 	dup_release(&region->space, &snapshot->snap);
+	if (atomic_load(&snapshot->snap.backing))
+		atomic_load(&snapshot->snap.backing)->put(atomic_load(&snapshot->snap.backing));
 	pthread_mutex_destroy(&snapshot->view_mutex);
 	sys_free(snapshot);
 	return region;
@@ -195,12 +197,12 @@ int cow_snapshot_get_stats(struct cow_snapshot *snapshot, struct cow_snapshot_st
 	stats.private_bytes = private_pages * page_size;
 	stats.shared_bytes = (read_pages > private_pages ? read_pages - private_pages : 0) *
 			     page_size;
-	stats.dropped = atomic_load(&snapshot->snap.dropped);
+	stats.dropped = atomic_load(&snapshot->snap.dropped) != 0;
 	stats.branches = atomic_load(&snapshot->branches);
 	pthread_mutex_lock(&snapshot->view_mutex);
 	stats.view_bytes = snapshot->view ? snapshot->region->length : 0;
 	pthread_mutex_unlock(&snapshot->view_mutex);
-	if (stats.dropped)
+	if (stats.dropped || atomic_load(&snapshot->snap.backing))
 		stats.shared_bytes = stats.private_bytes = 0;
 	stats.size = room;
 	memcpy(ret_stats, &stats, room);
