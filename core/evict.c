@@ -46,8 +46,7 @@ static bool move_content(struct space *space, const struct eviction *eviction, u
 	return true;
 }
 
-/* Locked on entry and on return. */
-static void wait_for_readers(struct space *space)
+void wait_for_readers(struct space *space)
 {
 	uint64_t target = atomic_load(&space->grace.generation) + 2;
 
