@@ -17,6 +17,7 @@ const struct bench_experiment *const bench_experiments[] = {
 	&experiment_bgsave,
 	&experiment_containers,
 	&experiment_reflink,
+	&experiment_engine,
 	NULL,
 };
 /* clang-format on */
