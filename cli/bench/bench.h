@@ -285,8 +285,8 @@ struct bench_memory {
 int bench_memory(pid_t pid, struct bench_memory *ret_memory);
 
 /*
- * How many pages of a range two processes do not share: by frame numbers as root, else by the
- * "mapped once" bit of the first. *ret_shared gets those that they do. Both have to be alive and
+ * How many pages of a range that two processes both have they do not share: by frame numbers as
+ * root, else by the "mapped once" bit of the first. *ret_shared gets those that they do. Both have to be alive and
  * hold still. 0 or a negative errno.
  */
 int bench_diverged_pages(pid_t one, pid_t other, const void *address, size_t bytes,

@@ -127,13 +127,12 @@ static int read_words(int fd, uint64_t first, uint64_t *words, size_t count)
 	return n == length ? 0 : n < 0 ? -errno : -EIO;
 }
 
+/* Without CAP_SYS_ADMIN all frames are 0. */
 static bool is_diverged(uint64_t one, uint64_t other)
 {
-	/* Without CAP_SYS_ADMIN all frames are 0. */
-	if (one & other & PAGEMAP_PRESENT && !((one | other) & PAGEMAP_FRAME))
+	if (!((one | other) & PAGEMAP_FRAME))
 		return one & PAGEMAP_EXCLUSIVE;
-	return (one & (PAGEMAP_PRESENT | PAGEMAP_FRAME)) !=
-	       (other & (PAGEMAP_PRESENT | PAGEMAP_FRAME));
+	return (one & PAGEMAP_FRAME) != (other & PAGEMAP_FRAME);
 }
 
 static int compare_pages(int one, int other, uint64_t first, uint64_t pages, uint64_t *diverged,
@@ -151,7 +150,8 @@ static int compare_pages(int one, int other, uint64_t first, uint64_t pages, uin
 		if (error)
 			return error;
 		for (i = 0; i < count; i++) {
-			if (!((words[0][i] | words[1][i]) & PAGEMAP_PRESENT))
+			/* fork() leaves the entries of files out: what is not there has not diverged. */
+			if (!(words[0][i] & words[1][i] & PAGEMAP_PRESENT))
 				continue;
 			if (is_diverged(words[0][i], words[1][i]))
 				++*diverged;
