@@ -91,6 +91,8 @@ struct database {
 /* What a file is opened on. */
 struct database_request {
 	const char *path;      /* canonical */
+	bool store;            /* path is a store's directory */
+	const char *tag;       /* of a store: a tag or a layer's identity; NULL: the newest */
 	const char *branch;    /* NULL: the root */
 	const char *snapshot;  /* NULL: live */
 	sqlite3_int64 reserve; /* bytes of address space, 0: the default; for the first opener */
@@ -110,6 +112,10 @@ int database_open(const struct database_request *request, struct database **ret_
 void database_close(struct database *database, struct named_snapshot *past);
 
 const char *database_path(const struct database *database);
+/* The tag that a store was opened with, or NULL; *ret_store: whether it is one. */
+const char *database_tag(const struct database *database, bool *ret_store);
+/* A region for a database of up to so many bytes, or as many as there are addresses for: 0. */
+int database_reserve_region(sqlite3_int64 length, struct cow_region **ret_region);
 
 /* The current generation, with a reference. */
 struct generation *database_pin(struct database *database);

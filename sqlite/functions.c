@@ -7,6 +7,7 @@
  *	cow_drop(name [, schema])                drops a snapshot or a branch; returns the name
  *	cow_branch(snapshot, branch [, schema])  returns the URI that opens the branch
  *	cow_export(snapshot, path [, schema])    NULL: the present; returns the bytes written
+ *	cow_save(snapshot, store [, tag [, schema]])  NULL: the present; returns the layer's identity
  *	cow_version()
  *
  * Each takes effect at once, outside transactions, and so refuses to run within one of the caller's
@@ -18,6 +19,7 @@
 #include "export.h"
 #include "file.h"
 #include "functions.h"
+#include "store.h"
 
 enum needs {
 	NEEDS_LIVE = 1,      /* not a past */
@@ -28,9 +30,10 @@ enum needs {
 struct function {
 	const char *name;
 	int arguments; /* without the schema */
+	int optional;  /* of these, that may be left out together with the schema */
 	unsigned int needs;
-	int (*run)(struct file *file, sqlite3_value **values, sqlite3_context *context,
-		   char **ret_error);
+	int (*run)(struct file *file, int count, sqlite3_value **values, sqlite3_context *context,
+		   char **ret_error); /* count: of the arguments without the schema */
 };
 
 static const char *text(sqlite3_value *value)
@@ -90,8 +93,8 @@ static int check_state(sqlite3 *connection, const char *schema, const struct fil
 	return SQLITE_OK;
 }
 
-static int run_snapshot(struct file *file, sqlite3_value **values, sqlite3_context *context,
-			char **ret_error)
+static int run_snapshot(struct file *file, int count, sqlite3_value **values,
+			sqlite3_context *context, char **ret_error)
 {
 	int rc = database_add_snapshot(file->database, text(values[0]), ret_error);
 
@@ -100,8 +103,8 @@ static int run_snapshot(struct file *file, sqlite3_value **values, sqlite3_conte
 	return rc;
 }
 
-static int run_rollback(struct file *file, sqlite3_value **values, sqlite3_context *context,
-			char **ret_error)
+static int run_rollback(struct file *file, int count, sqlite3_value **values,
+			sqlite3_context *context, char **ret_error)
 {
 	int rc = database_rollback(file->database, text(values[0]), ret_error);
 
@@ -110,7 +113,7 @@ static int run_rollback(struct file *file, sqlite3_value **values, sqlite3_conte
 	return rc;
 }
 
-static int run_drop(struct file *file, sqlite3_value **values, sqlite3_context *context,
+static int run_drop(struct file *file, int count, sqlite3_value **values, sqlite3_context *context,
 		    char **ret_error)
 {
 	int rc = database_drop(file->database, text(values[0]), ret_error);
@@ -135,12 +138,33 @@ static void append_escaped(sqlite3_str *uri, const char *part, const char *kept)
 	}
 }
 
-static int run_branch(struct file *file, sqlite3_value **values, sqlite3_context *context,
-		      char **ret_error)
+static int result_uri(const struct database *database, const char *branch, sqlite3_context *context)
+{
+	sqlite3_str *uri = sqlite3_str_new(sqlite3_context_db_handle(context));
+	bool store;
+	const char *tag = database_tag(database, &store);
+	char *result;
+
+	sqlite3_str_appendall(uri, "file:");
+	append_escaped(uri, database_path(database), "-._~/");
+	sqlite3_str_appendall(uri, store ? "?vfs=cow&store=1" : "?vfs=cow");
+	if (tag) {
+		sqlite3_str_appendall(uri, "&tag=");
+		append_escaped(uri, tag, "-._~");
+	}
+	sqlite3_str_appendall(uri, "&branch=");
+	append_escaped(uri, branch, "-._~");
+	result = sqlite3_str_finish(uri);
+	if (!result)
+		return SQLITE_NOMEM;
+	sqlite3_result_text(context, result, -1, sqlite3_free);
+	return SQLITE_OK;
+}
+
+static int run_branch(struct file *file, int count, sqlite3_value **values,
+		      sqlite3_context *context, char **ret_error)
 {
 	const char *snapshot = text(values[0]), *name = text(values[1]);
-	sqlite3_str *uri;
-	char *result;
 	int rc;
 
 	if (!snapshot)
@@ -148,16 +172,7 @@ static int run_branch(struct file *file, sqlite3_value **values, sqlite3_context
 	rc = database_add_branch(file->database, snapshot, name, ret_error);
 	if (rc != SQLITE_OK)
 		return rc;
-	uri = sqlite3_str_new(sqlite3_context_db_handle(context));
-	sqlite3_str_appendall(uri, "file:");
-	append_escaped(uri, database_path(file->database), "-._~/");
-	sqlite3_str_appendall(uri, "?vfs=cow&branch=");
-	append_escaped(uri, name, "-._~");
-	result = sqlite3_str_finish(uri);
-	if (!result)
-		return SQLITE_NOMEM;
-	sqlite3_result_text(context, result, -1, sqlite3_free);
-	return SQLITE_OK;
+	return result_uri(file->database, name, context);
 }
 
 static int export_taken(struct cow_snapshot *snapshot, sqlite3_int64 size, const char *path,
@@ -170,8 +185,19 @@ static int export_taken(struct cow_snapshot *snapshot, sqlite3_int64 size, const
 	return rc;
 }
 
-static int run_export(struct file *file, sqlite3_value **values, sqlite3_context *context,
-		      char **ret_error)
+/* A named snapshot, or with NULL the present; that of a past is what it shows. */
+static int take(struct file *file, const char *name, struct cow_snapshot **ret_snapshot,
+		sqlite3_int64 *ret_size, char **ret_error)
+{
+	if (!file->past || name)
+		return database_take(file->database, name, ret_snapshot, ret_size, ret_error);
+	*ret_snapshot = cow_snapshot_ref(file->past->snapshot);
+	*ret_size = file->past->size;
+	return SQLITE_OK;
+}
+
+static int run_export(struct file *file, int count, sqlite3_value **values,
+		      sqlite3_context *context, char **ret_error)
 {
 	struct cow_snapshot *snapshot;
 	sqlite3_int64 size;
@@ -179,26 +205,42 @@ static int run_export(struct file *file, sqlite3_value **values, sqlite3_context
 
 	if (!text(values[1]) || !text(values[1])[0])
 		return refuse(ret_error, SQLITE_ERROR, "the path to export to is empty or NULL");
-	if (file->past && !text(values[0])) {
-		/* The present of a past is what it shows. */
-		snapshot = cow_snapshot_ref(file->past->snapshot);
-		size = file->past->size;
-	} else {
-		rc = database_take(file->database, text(values[0]), &snapshot, &size, ret_error);
-		if (rc != SQLITE_OK)
-			return rc;
-	}
+	rc = take(file, text(values[0]), &snapshot, &size, ret_error);
+	if (rc != SQLITE_OK)
+		return rc;
 	rc = export_taken(snapshot, size, text(values[1]), context, ret_error);
 	cow_snapshot_unref(snapshot);
 	return rc;
 }
 
+static int run_save(struct file *file, int count, sqlite3_value **values, sqlite3_context *context,
+		    char **ret_error)
+{
+	const char *path = text(values[1]), *tag = count > 2 ? text(values[2]) : NULL;
+	struct cow_snapshot *snapshot;
+	sqlite3_int64 size;
+	char *id = NULL;
+	int rc;
+
+	if (!path || !path[0])
+		return refuse(ret_error, SQLITE_ERROR, "the store to save into is empty or NULL");
+	rc = take(file, text(values[0]), &snapshot, &size, ret_error);
+	if (rc != SQLITE_OK)
+		return rc;
+	rc = store_save_database(snapshot, size, path, tag, &id, ret_error);
+	cow_snapshot_unref(snapshot);
+	if (rc == SQLITE_OK)
+		sqlite3_result_text(context, id, -1, sqlite3_free);
+	return rc;
+}
+
 static const struct function functions[] = {
-	{ "cow_snapshot", 1, NEEDS_LIVE | NEEDS_NO_WRITER | NEEDS_IDLE, run_snapshot },
-	{ "cow_rollback", 1, NEEDS_LIVE | NEEDS_NO_WRITER | NEEDS_IDLE, run_rollback },
-	{ "cow_drop", 1, NEEDS_LIVE, run_drop },
-	{ "cow_branch", 2, NEEDS_LIVE, run_branch },
-	{ "cow_export", 2, NEEDS_NO_WRITER, run_export },
+	{ "cow_snapshot", 1, 0, NEEDS_LIVE | NEEDS_NO_WRITER | NEEDS_IDLE, run_snapshot },
+	{ "cow_rollback", 1, 0, NEEDS_LIVE | NEEDS_NO_WRITER | NEEDS_IDLE, run_rollback },
+	{ "cow_drop", 1, 0, NEEDS_LIVE, run_drop },
+	{ "cow_branch", 2, 0, NEEDS_LIVE, run_branch },
+	{ "cow_export", 2, 0, NEEDS_NO_WRITER, run_export },
+	{ "cow_save", 3, 1, NEEDS_NO_WRITER, run_save },
 };
 
 static void report(sqlite3_context *context, const char *name, int rc, char *error)
@@ -232,7 +274,8 @@ static void call(sqlite3_context *context, int count, sqlite3_value **values)
 	if (file)
 		rc = check_state(connection, schema, file, function->needs, &error);
 	if (file && rc == SQLITE_OK)
-		rc = function->run(file, values, context, &error);
+		rc = function->run(file, count > function->arguments ? function->arguments : count,
+				   values, context, &error);
 	if (rc != SQLITE_OK)
 		report(context, function->name, rc, error);
 }
@@ -251,7 +294,7 @@ int functions_register(sqlite3 *connection)
 		const struct function *function = &functions[i];
 		int more;
 
-		for (more = 0; more <= 1; more++) {
+		for (more = -function->optional; more <= 1; more++) {
 			rc = sqlite3_create_function_v2(connection, function->name,
 							function->arguments + more,
 							SQLITE_UTF8 | SQLITE_DIRECTONLY,

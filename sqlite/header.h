@@ -6,9 +6,11 @@
 #include <stdint.h>
 
 enum {
+	HEADER_PAGE_SIZE = 16, /* two bytes; 1 stands for 65536 */
 	HEADER_WRITE_VERSION = 18,
 	HEADER_READ_VERSION = 19,
 	HEADER_COUNTER = 24,
+	HEADER_PAGES = 28,
 	HEADER_COOKIE = 40,
 	HEADER_COUNTER_COPY = 92,
 	HEADER_SIZE = 100,

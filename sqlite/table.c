@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "load.h"
+#include "store.h"
 #include "table.h"
 
 /* Addresses only; memory follows what is written. Halved where they are not to be had. */
@@ -59,14 +60,35 @@ const char *database_path(const struct database *database)
 	return database->family->path;
 }
 
-static struct family **find_family(const char *path)
+const char *database_tag(const struct database *database, bool *ret_store)
+{
+	*ret_store = database->family->store;
+	return database->family->tag;
+}
+
+static bool is_same_tag(const char *one, const char *other)
+{
+	return one && other ? strcmp(one, other) == 0 : one == other;
+}
+
+static struct family **find_family(const struct database_request *request)
 {
 	struct family **link;
 
 	for (link = &families; *link; link = &(*link)->next)
-		if (strcmp((*link)->path, path) == 0)
+		if (strcmp((*link)->path, request->path) == 0 && (*link)->store == request->store &&
+		    is_same_tag((*link)->tag, request->tag))
 			break;
 	return link;
+}
+
+static void remove_family(const struct family *family)
+{
+	struct family **link = &families;
+
+	while (*link != family)
+		link = &(*link)->next;
+	*link = family->next;
 }
 
 struct database *find_branch(const struct family *family, const char *name)
@@ -103,7 +125,7 @@ static void family_free(struct family *family)
 	sqlite3_free(family);
 }
 
-static int reserve_region(sqlite3_int64 length, struct cow_region **ret_region)
+int database_reserve_region(sqlite3_int64 length, struct cow_region **ret_region)
 {
 	struct cow_region_options options = COW_REGION_OPTIONS_INIT;
 	bool wanted = length > 0;
@@ -129,18 +151,27 @@ static int reserve_region(sqlite3_int64 length, struct cow_region **ret_region)
 static int family_new(const struct database_request *request, struct family **ret_family)
 {
 	size_t length = strlen(request->path) + 1;
+	size_t tag_length = request->tag ? strlen(request->tag) + 1 : 0;
 	struct cow_region *region;
 	struct family *family;
+	sqlite3_int64 size = 0;
 	int rc;
 
-	family = sqlite3_malloc64(sizeof(*family) + length);
+	family = sqlite3_malloc64(sizeof(*family) + length + tag_length);
 	if (!family)
 		return SQLITE_NOMEM;
 	memset(family, 0, sizeof(*family));
 	memcpy(family->path, request->path, length);
-	rc = reserve_region(request->reserve, &region);
+	family->store = request->store;
+	if (request->tag)
+		family->tag = memcpy(family->path + length, request->tag, tag_length);
+	if (request->store)
+		rc = store_load_database(request->path, request->tag, request->reserve, &region,
+					 &size);
+	else
+		rc = database_reserve_region(request->reserve, &region);
 	if (rc == SQLITE_OK)
-		rc = database_new(region, family, "", 0, &family->root);
+		rc = database_new(region, family, "", size, &family->root);
 	if (rc == SQLITE_OK)
 		*ret_family = family;
 	else
@@ -152,6 +183,8 @@ static int load_if_there(struct family *family, bool create)
 {
 	int rc, exists = 0;
 
+	if (family->store)
+		return SQLITE_OK; /* it came with its region */
 	rc = loader_vfs->xAccess(loader_vfs, family->path, SQLITE_ACCESS_EXISTS, &exists);
 	if (rc != SQLITE_OK)
 		return rc;
@@ -183,7 +216,7 @@ static int family_create(const struct database_request *request, struct family *
 	if (rc == SQLITE_OK) {
 		*ret_family = family;
 	} else {
-		*find_family(family->path) = family->next;
+		remove_family(family);
 		family_free(family);
 	}
 	pthread_cond_broadcast(&table_changed);
@@ -195,7 +228,7 @@ static int family_get(const struct database_request *request, struct family **re
 {
 	struct family *family;
 
-	while ((family = *find_family(request->path)) && family->state == FAMILY_LOADING)
+	while ((family = *find_family(request)) && family->state == FAMILY_LOADING)
 		pthread_cond_wait(&table_changed, &table_mutex);
 	if (family) {
 		*ret_family = family;
@@ -280,7 +313,7 @@ void database_close(struct database *database, struct named_snapshot *past)
 	if (--family->opens > 0 || family->state == FAMILY_LOADING)
 		family = NULL;
 	else
-		*find_family(family->path) = family->next;
+		remove_family(family);
 	table_unlock();
 	family_free(family);
 }

@@ -19,6 +19,8 @@ struct family {
 	unsigned int opens; /* files of any member */
 	struct database *root;
 	struct database *branches;
+	bool store;      /* path is a store's directory; a tag of its own is another family */
+	const char *tag; /* behind the path, in the same allocation; NULL: the newest layer */
 	char path[];
 };
 

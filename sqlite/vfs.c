@@ -82,11 +82,15 @@ static int open_database(const char *name, struct file *file, int flags, int *re
 	request.path = name;
 	request.branch = parameter(name, "branch");
 	request.snapshot = parameter(name, "snapshot");
+	request.store = sqlite3_uri_boolean(name, "store", 0) != 0;
+	request.tag = parameter(name, "tag");
 	request.reserve = parse_size(parameter(name, "reserve"));
 	request.create = (flags & SQLITE_OPEN_CREATE) != 0;
 	if (request.reserve < 0)
 		return refuse_open(name,
 				   "reserve= is to be a number of bytes up to 16T, such as 64G");
+	if (request.tag && !request.store)
+		return refuse_open(name, "tag= is for stores: add store=1");
 	if (!request.snapshot &&
 	    (sqlite3_uri_boolean(name, "nolock", 0) || sqlite3_uri_boolean(name, "immutable", 0)))
 		return refuse_open(name, "nolock and immutable are for snapshots only");
