@@ -64,12 +64,17 @@ static void print_verdict(const struct store_run *run, const struct cow_layer_in
 
 int store_verify(struct store_run *run, int count, char **operands)
 {
-	const struct cow_layer_info *layer = count ? layers_find(run, operands[0]) : NULL;
+	const struct cow_layer_info *layer = NULL;
 	struct damage damage = { .run = run };
 	int r;
 
-	if (count && !layer)
+	if (!layers_read(run->store, &run->found) && count)
 		return COMMAND_FAILED;
+	if (count) {
+		layer = layers_find(run, operands[0]);
+		if (!layer)
+			return COMMAND_FAILED;
+	}
 	if (run->json)
 		damage.array = report_add_array(run->json, "damage");
 	r = cow_store_verify(run->store, layer ? layer->id : NULL, found_damage, store_progress,
