@@ -69,6 +69,9 @@ static void write_part(char *memory, size_t pages, unsigned number, uint64_t see
 	uint64_t state = seed + 7919 * (number + 1);
 	size_t written = pages / WRITTEN, begin, i;
 
+	/* The first numbers of neighbouring seeds are neighbours. */
+	for (i = 0; i < 16; i++)
+		random_next(&state);
 	begin = random_next(&state) % (pages - written);
 	for (i = 0; i < written; i++)
 		write_page(memory, number % 4 < 2 ? random_next(&state) % pages : begin + i);

@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <limits.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -13,9 +12,10 @@
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/ps/ps.h"
+#include "cli/ps/threads.h"
 
-/* A sample looks at so many pages: some tens of milliseconds. */
-#define SAMPLE_PAGES (UINT64_C(1) << 19)
+/* A sample looks at so many pages: some ten milliseconds. */
+#define SAMPLE_PAGES UINT64_C(600000)
 
 static bool all, fast;
 static const char *tree, *sort_name = "pss", *sysroot;
@@ -48,7 +48,7 @@ static const struct command_option options[] = {
 		.name = "sample-pages",
 		.type = OPTION_COUNT,
 		.argument = "N",
-		.help = "with --fast: how many pages to look at (524288)",
+		.help = "with --fast: how many pages to look at (600000)",
 		.value.number = &sample_pages,
 		.min = 1,
 	},
@@ -146,13 +146,6 @@ static int select_processes(const struct proc_root *root, const struct request *
 	return ps_select_all(root, result);
 }
 
-static unsigned int count_cpus(void)
-{
-	cpu_set_t set;
-
-	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned int)CPU_COUNT(&set) : 1;
-}
-
 static uint64_t choose_seed(void)
 {
 	struct timespec now;
@@ -176,7 +169,7 @@ static int measure_and_print(const struct proc_root *root, const struct request 
 		.fast = fast,
 		.seed = choose_seed(),
 		.budget = sample_pages,
-		.threads = count_cpus(),
+		.threads = threads_available(),
 	};
 	int error = select_processes(root, request, result);
 

@@ -11,9 +11,10 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "cli/ps/threads.h"
 #include "proc/areas.h"
 
-/* Map counts are read for so many frames at once where one of them is needed. */
+/* The map of the frames that are needed is this coarse. */
 #define BLOCK 64
 
 /* What a thread sums up at once. */
@@ -25,6 +26,11 @@ struct leaf {
 	uint32_t entries;
 	uint32_t references; /* how often it was handed in */
 	uint32_t next;       /* in its bucket; 0: none, else number + 1 */
+	/*
+	 * Of a difference: what it is based on, number + 1, and how many of the entries are removed
+	 * there; the others are added. Such leaves are in no bucket.
+	 */
+	uint32_t base, removed;
 };
 
 /*
@@ -154,6 +160,8 @@ static int grow_buckets(struct frame_set *set)
 	set->buckets = buckets;
 	set->bucket_mask = size - 1;
 	for (i = 0; i < set->count; i++) {
+		if (set->leaves[i].base)
+			continue;
 		bucket = bucket_of(set, set->leaves[i].hash);
 		set->leaves[i].next = *bucket;
 		*bucket = (uint32_t)i + 1;
@@ -172,11 +180,10 @@ static struct leaf *find_leaf(struct frame_set *set, XXH128_hash_t hash, size_t 
 	return NULL;
 }
 
-static int add_leaf(struct frame_set *set, XXH128_hash_t hash, const uint32_t *entries,
-		    size_t count, struct leaf **ret_leaf)
+/* Room for a leaf and its entries: the leaf, not yet counted, or a negative errno. */
+static int make_leaf(struct frame_set *set, size_t count, struct leaf **ret_leaf)
 {
 	struct leaf *leaf;
-	uint32_t *bucket;
 	int error;
 
 	if (set->count >= INT32_MAX)
@@ -185,23 +192,71 @@ static int add_leaf(struct frame_set *set, XXH128_hash_t hash, const uint32_t *e
 	if (!error)
 		error = grow((void **)&set->entries, &set->entry_room, set->used + count,
 			     sizeof(*set->entries));
+	if (error)
+		return error;
+	leaf = &set->leaves[set->count];
+	*leaf = (struct leaf){ .first = set->used, .entries = (uint32_t)count };
+	*ret_leaf = leaf;
+	return 0;
+}
+
+static void add_entries(struct frame_set *set, const uint32_t *entries, size_t count)
+{
+	if (count)
+		memcpy(set->entries + set->used, entries, count * sizeof(*entries));
+	set->used += count;
+}
+
+static int add_leaf(struct frame_set *set, XXH128_hash_t hash, const uint32_t *entries,
+		    size_t count, struct leaf **ret_leaf)
+{
+	struct leaf *leaf = NULL;
+	uint32_t *bucket;
+	int error = make_leaf(set, count, &leaf);
+
 	if (!error)
 		error = grow_buckets(set);
 	if (error)
 		return error;
 	bucket = bucket_of(set, hash);
-	leaf = &set->leaves[set->count];
-	*leaf = (struct leaf){
-		.hash = hash,
-		.first = set->used,
-		.entries = (uint32_t)count,
-		.next = *bucket,
-	};
-	memcpy(set->entries + set->used, entries, count * sizeof(*entries));
-	set->used += count;
+	leaf->hash = hash;
+	leaf->next = *bucket;
+	add_entries(set, entries, count);
 	*bucket = (uint32_t)++set->count;
 	*ret_leaf = leaf;
 	return 0;
+}
+
+int64_t frame_set_intern_like(struct frame_set *set, uint32_t base,
+			      const struct leaf_difference *difference)
+{
+	size_t count = difference->removed_count + difference->added_count;
+	struct leaf *leaf = NULL;
+	int64_t result;
+	int error;
+
+	assert(count > 0 && count <= LEAF_ENTRIES && !set->sums);
+	pthread_mutex_lock(&set->mutex);
+	assert(base < set->count && !set->leaves[base].base);
+	error = make_leaf(set, count, &leaf);
+	if (!error) {
+		leaf->base = base + 1;
+		leaf->removed = (uint32_t)difference->removed_count;
+		leaf->references = 1;
+		add_entries(set, difference->removed, difference->removed_count);
+		add_entries(set, difference->added, difference->added_count);
+		set->count++;
+	}
+	result = error ? error : leaf - set->leaves;
+	pthread_mutex_unlock(&set->mutex);
+	return result;
+}
+
+void frame_set_again(struct frame_set *set, uint32_t leaf, int by)
+{
+	pthread_mutex_lock(&set->mutex);
+	set->leaves[leaf].references += (uint32_t)by;
+	pthread_mutex_unlock(&set->mutex);
 }
 
 int64_t frame_set_intern(struct frame_set *set, const uint32_t *frames, size_t count)
@@ -230,18 +285,39 @@ static struct frame *frame_at(const struct frame_set *set, uint32_t number)
 	return &set->table[number < set->frames ? number : set->frames];
 }
 
+static void note_block(struct frame_set *set, uint32_t number)
+{
+	if (number < set->frames)
+		set->blocks[number / BLOCK / 64] |= UINT64_C(1) << number / BLOCK % 64;
+}
+
+/* What a difference takes away its base has brought in: the sums are right when all are counted. */
 static void count_leaf(struct frame_set *set, const struct leaf *leaf)
 {
-	uint32_t number, i;
-	struct frame *frame;
+	const uint32_t *entries = &set->entries[leaf->first];
+	uint32_t i;
 
-	for (i = 0; i < leaf->entries; i++) {
-		number = set->entries[leaf->first + i];
-		frame = frame_at(set, number);
-		if (!frame->references && number < set->frames)
-			set->blocks[number / BLOCK / 64] |= UINT64_C(1) << number / BLOCK % 64;
-		frame->references += leaf->references;
+	for (i = 0; i < leaf->removed; i++)
+		frame_at(set, entries[i])->references -= leaf->references;
+	for (; i < leaf->entries; i++) {
+		note_block(set, entries[i]);
+		frame_at(set, entries[i])->references += leaf->references;
 	}
+}
+
+/* Who has a difference has the rest of its base. */
+static void count_leaves(struct frame_set *set)
+{
+	struct leaf *leaf;
+	size_t i;
+
+	for (i = 0; i < set->count; i++) {
+		leaf = &set->leaves[i];
+		if (leaf->base)
+			set->leaves[leaf->base - 1].references += leaf->references;
+	}
+	for (i = 0; i < set->count; i++)
+		count_leaf(set, &set->leaves[i]);
 }
 
 static uint64_t flag(enum frame_flag kind, bool holds)
@@ -258,8 +334,8 @@ static uint32_t flag_sum(uint64_t flags, enum frame_flag kind)
  * Turns references and maps into what the frame adds to sums. Not every reference to a merged page
  * was seen in a sample; its maps stand in for them.
  */
-static void settle_frame(struct frame_set *set, struct frame *frame, uint64_t maps, bool ksm,
-			 bool is_sample)
+static void settle_frame(const struct frame_set *set, struct frame *frame, uint64_t maps, bool ksm,
+			 bool is_sample, struct frame_totals *totals)
 {
 	uint32_t references = frame->references;
 	bool unseen = is_sample && ksm, is_outside = maps > references && !unseen;
@@ -268,8 +344,8 @@ static void settle_frame(struct frame_set *set, struct frame *frame, uint64_t ma
 		*frame = (struct frame){ .flags = flag(FLAG_SPECIAL, true) };
 		return;
 	}
-	set->totals.unique_pages++;
-	set->totals.outside_pages += is_outside;
+	totals->unique_pages++;
+	totals->outside_pages += is_outside;
 	frame->pss = (uint32_t)(set->page / maps);
 	frame->unique = (uint32_t)(set->page / (unseen ? maps : references));
 	frame->flags = flag(FLAG_PAGE, true) | flag(FLAG_PRIVATE, maps == 1) |
@@ -277,93 +353,162 @@ static void settle_frame(struct frame_set *set, struct frame *frame, uint64_t ma
 		       flag(FLAG_KSM, ksm);
 }
 
-static void take_block(struct frame_set *set, uint64_t first, size_t count, const uint64_t *counts,
-		       const uint64_t *flags, bool is_sample)
-{
-	size_t i;
-
-	for (i = 0; i < count; i++)
-		if (set->table[first + i].references)
-			settle_frame(set, &set->table[first + i], counts[i],
-				     flags && (flags[i] & KPAGE_KSM), is_sample);
-}
-
 struct resolving {
+	struct frame_set *set;
 	frame_reader *read_counts, *read_flags;
 	void *context;
 	bool is_sample;
+	size_t next; /* atomic: the word of the map of blocks to go on with */
+	int error;   /* atomic: the first */
 };
 
-/* Reads blocks [block, block + count). */
-static int read_blocks(struct frame_set *set, uint64_t block, size_t count,
-		       const struct resolving *how)
-{
-	uint64_t counts[64 * BLOCK], flags[64 * BLOCK], first = block * BLOCK;
-	size_t frames = count * BLOCK;
-	int error;
+/* Frames that are read together: those that are needed, and small gaps between them. */
+#define LARGEST_GAP 8
 
-	if (first + frames > set->frames)
-		frames = (size_t)(set->frames - first);
-	error = how->read_counts(how->context, first, frames, counts);
+/* Reads frames [first, first + count), of which the first one is referenced. */
+static int read_run(struct resolving *how, uint64_t first, size_t count,
+		    struct frame_totals *totals)
+{
+	uint64_t counts[64 * BLOCK], flags[64 * BLOCK];
+	struct frame *frames = how->set->table + first;
+	int error = how->read_counts(how->context, first, count, counts);
+	size_t i;
+
 	if (!error && how->read_flags)
-		error = how->read_flags(how->context, first, frames, flags);
-	if (!error)
-		take_block(set, first, frames, counts, how->read_flags ? flags : NULL,
-			   how->is_sample);
+		error = how->read_flags(how->context, first, count, flags);
+	for (i = 0; i < count && !error; i++)
+		if (frames[i].references)
+			settle_frame(how->set, &frames[i], counts[i],
+				     how->read_flags && (flags[i] & KPAGE_KSM), how->is_sample,
+				     totals);
 	return error;
 }
 
-/* The runs of ones in a word of the map of blocks are one read each. */
-static int read_word(struct frame_set *set, size_t word, const struct resolving *how)
+/* Where a run that begins at a referenced frame ends. */
+static uint64_t end_of_run(const struct frame_set *set, uint64_t first, uint64_t limit)
 {
-	uint64_t bits = set->blocks[word];
-	unsigned int from, length;
-	int error;
+	uint64_t end = first + 1, at;
 
-	while (bits) {
-		from = (unsigned int)__builtin_ctzll(bits);
-		bits >>= from;
-		length = ~bits ? (unsigned int)__builtin_ctzll(~bits) : 64;
-		error = read_blocks(set, word * 64 + from, length, how);
-		if (error || from + length >= 64)
-			return error;
-		bits = set->blocks[word] & ~UINT64_C(0) << (from + length);
+	for (at = end; at < limit && at - end <= LARGEST_GAP; at++)
+		if (set->table[at].references)
+			end = at + 1;
+	return end;
+}
+
+/* The frames of a word of the map of blocks. */
+static int read_word(struct resolving *how, size_t word, struct frame_totals *totals)
+{
+	struct frame_set *set = how->set;
+	uint64_t at = (uint64_t)word * 64 * BLOCK, limit = at + 64 * (uint64_t)BLOCK, end;
+	int error = 0;
+
+	if (limit > set->frames)
+		limit = set->frames;
+	while (at < limit && !error) {
+		if (!(set->blocks[word] >> at / BLOCK % 64 & 1)) {
+			at = (at / BLOCK + 1) * BLOCK;
+			continue;
+		}
+		if (!set->table[at].references) {
+			at++;
+			continue;
+		}
+		end = end_of_run(set, at, limit);
+		error = read_run(how, at, (size_t)(end - at), totals);
+		at = end;
 	}
-	return 0;
+	return error;
+}
+
+static void *read_words_of_blocks(void *context)
+{
+	struct resolving *how = context;
+	struct frame_totals totals = { 0 };
+	int error = 0, none = 0;
+	size_t word;
+
+	while (!error && !__atomic_load_n(&how->error, __ATOMIC_RELAXED)) {
+		word = __atomic_fetch_add(&how->next, 1, __ATOMIC_RELAXED);
+		if (word >= block_words(how->set))
+			break;
+		if (how->set->blocks[word])
+			error = read_word(how, word, &totals);
+	}
+	if (error)
+		__atomic_compare_exchange_n(&how->error, &none, error, false, __ATOMIC_RELAXED,
+					    __ATOMIC_RELAXED);
+	__atomic_fetch_add(&how->set->totals.unique_pages, totals.unique_pages, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&how->set->totals.outside_pages, totals.outside_pages, __ATOMIC_RELAXED);
+	return NULL;
+}
+
+struct shares {
+	uint64_t pss, unique, outside, flags;
+};
+
+static struct shares sum_entries(const struct frame_set *set, const uint32_t *entries, size_t count)
+{
+	struct shares sum = { 0 };
+	const struct frame *frame;
+	size_t i;
+
+	for (i = 0; i < count; i++) {
+		frame = frame_at(set, entries[i]);
+		sum.pss += frame->pss;
+		sum.unique += frame->unique;
+		sum.outside += frame->unique * (uint64_t)flag_sum(frame->flags, FLAG_OUTSIDE);
+		sum.flags += frame->flags;
+	}
+	return sum;
 }
 
 static void sum_leaf(struct frame_set *set, size_t number)
 {
-	uint64_t pss = 0, unique = 0, outside = 0, flags = 0;
 	const struct leaf *leaf = &set->leaves[number];
-	const uint32_t *entries = &set->entries[leaf->first];
-	const struct frame *frame;
-	uint32_t i;
+	struct shares sum = sum_entries(set, &set->entries[leaf->first], leaf->entries);
 
 	static_assert(LEAF_ENTRIES < 1 << FLAG_BITS, "a field may overflow into the next");
-	for (i = 0; i < leaf->entries; i++) {
-		frame = frame_at(set, entries[i]);
-		pss += frame->pss;
-		unique += frame->unique;
-		outside += frame->unique * (uint64_t)flag_sum(frame->flags, FLAG_OUTSIDE);
-		flags += frame->flags;
-	}
 	set->sums[number] = (struct leaf_sums){
-		.pages = flag_sum(flags, FLAG_PAGE),
-		.private_pages = flag_sum(flags, FLAG_PRIVATE),
-		.inside_pages = flag_sum(flags, FLAG_INSIDE),
-		.outside_pages = flag_sum(flags, FLAG_OUTSIDE),
-		.ksm_pages = flag_sum(flags, FLAG_KSM),
-		.special = flag_sum(flags, FLAG_SPECIAL),
-		.pss = pss,
-		.unique = unique,
-		.unique_outside = outside,
+		.pages = flag_sum(sum.flags, FLAG_PAGE),
+		.private_pages = flag_sum(sum.flags, FLAG_PRIVATE),
+		.inside_pages = flag_sum(sum.flags, FLAG_INSIDE),
+		.outside_pages = flag_sum(sum.flags, FLAG_OUTSIDE),
+		.ksm_pages = flag_sum(sum.flags, FLAG_KSM),
+		.special = flag_sum(sum.flags, FLAG_SPECIAL),
+		.pss = sum.pss,
+		.unique = sum.unique,
+		.unique_outside = sum.outside,
 	};
+}
+
+/* After its base. */
+static void sum_difference(struct frame_set *set, size_t number)
+{
+	const struct leaf *leaf = &set->leaves[number];
+	const uint32_t *entries = &set->entries[leaf->first];
+	struct shares less = sum_entries(set, entries, leaf->removed);
+	struct shares more = sum_entries(set, entries + leaf->removed,
+					 leaf->entries - leaf->removed);
+	struct leaf_sums sums = set->sums[leaf->base - 1];
+
+	sums.pages += flag_sum(more.flags, FLAG_PAGE) - flag_sum(less.flags, FLAG_PAGE);
+	sums.private_pages += flag_sum(more.flags, FLAG_PRIVATE) -
+			      flag_sum(less.flags, FLAG_PRIVATE);
+	sums.inside_pages += flag_sum(more.flags, FLAG_INSIDE) - flag_sum(less.flags, FLAG_INSIDE);
+	sums.outside_pages += flag_sum(more.flags, FLAG_OUTSIDE) -
+			      flag_sum(less.flags, FLAG_OUTSIDE);
+	sums.ksm_pages += flag_sum(more.flags, FLAG_KSM) - flag_sum(less.flags, FLAG_KSM);
+	sums.special += flag_sum(more.flags, FLAG_SPECIAL) - flag_sum(less.flags, FLAG_SPECIAL);
+	sums.pss += more.pss - less.pss;
+	sums.unique += more.unique - less.unique;
+	sums.unique_outside += more.outside - less.outside;
+	set->sums[number] = sums;
 }
 
 struct summing {
 	struct frame_set *set;
-	size_t next; /* atomic: the leaf to go on with */
+	size_t next;      /* atomic: the leaf to go on with */
+	bool differences; /* else those that they are based on */
 };
 
 static void *sum_leaves(void *context)
@@ -378,50 +523,40 @@ static void *sum_leaves(void *context)
 		end = at + LEAVES_AT_ONCE;
 		if (end > summing->set->count)
 			end = summing->set->count;
-		for (; at < end; at++)
-			sum_leaf(summing->set, at);
+		for (; at < end; at++) {
+			if (!summing->differences && !summing->set->leaves[at].base)
+				sum_leaf(summing->set, at);
+			else if (summing->differences && summing->set->leaves[at].base)
+				sum_difference(summing->set, at);
+		}
 	}
-}
-
-/* The caller is one of the threads, so that none needs to be had. */
-static void sum_all(struct summing *summing, unsigned int count)
-{
-	pthread_t threads[64];
-	unsigned int started = 0;
-
-	while (started + 1 < count && started < 64 && summing->set->count > LEAVES_AT_ONCE &&
-	       pthread_create(&threads[started], NULL, sum_leaves, summing) == 0)
-		started++;
-	sum_leaves(summing);
-	while (started)
-		pthread_join(threads[--started], NULL);
 }
 
 int frame_set_resolve(struct frame_set *set, bool is_sample, unsigned int threads,
 		      frame_reader *read_counts, frame_reader *read_flags, void *context)
 {
-	const struct resolving how = {
+	struct resolving how = {
+		.set = set,
 		.read_counts = read_counts,
 		.read_flags = read_flags,
 		.context = context,
 		.is_sample = is_sample,
 	};
 	struct summing summing = { .set = set };
-	size_t i;
-	int error;
 
+	if (set->count <= LEAVES_AT_ONCE)
+		threads = 1;
 	set->sums = calloc(set->count ? set->count : 1, sizeof(*set->sums));
 	if (!set->sums)
 		return -ENOMEM;
-	for (i = 0; i < set->count; i++)
-		count_leaf(set, &set->leaves[i]);
+	count_leaves(set);
 	*frame_at(set, NO_FRAME) = (struct frame){ .flags = flag(FLAG_SPECIAL, true) };
-	for (i = 0; i < block_words(set); i++) {
-		error = read_word(set, i, &how);
-		if (error)
-			return error;
-	}
-	sum_all(&summing, threads);
+	run_on_threads(threads, read_words_of_blocks, &how);
+	if (how.error)
+		return how.error;
+	run_on_threads(threads, sum_leaves, &summing);
+	summing = (struct summing){ .set = set, .differences = true };
+	run_on_threads(threads, sum_leaves, &summing);
 	return 0;
 }
 

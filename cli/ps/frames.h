@@ -6,7 +6,8 @@
  * entries). Relatives share frames at the same addresses, so most leaves of a fork were handed in
  * by a sibling before: equal leaves are kept once, with the number of times they came (compared
  * by a 128-bit hash). What is then left to do grows with the frames that are mapped, not with the
- * summed RSS, and what is found out about a leaf's frames is found for all who have it.
+ * summed RSS, and what is found out about a leaf's frames is found for all who have it. A leaf that
+ * differs from another in a few pages (a child that has written some) is kept as the difference.
  *
  *	intern leaves (any thread) -> resolve (how often is each frame mapped, by anyone) -> sums
  *
@@ -69,6 +70,20 @@ void frame_set_free(struct frame_set *set);
 
 /* From any thread. Returns the leaf's number, or a negative errno; 1 to LEAF_ENTRIES frames. */
 int64_t frame_set_intern(struct frame_set *set, const uint32_t *frames, size_t count);
+
+/*
+ * A leaf that is another one, `base`, without some of its frames and with others in their place;
+ * base was handed in by frame_set_intern(). Returns as that does.
+ */
+struct leaf_difference {
+	const uint32_t *removed, *added;
+	size_t removed_count, added_count; /* together 1 to LEAF_ENTRIES */
+};
+int64_t frame_set_intern_like(struct frame_set *set, uint32_t base,
+			      const struct leaf_difference *difference);
+
+/* The same leaf once more (1), or one of those who handed it in takes it back (-1). */
+void frame_set_again(struct frame_set *set, uint32_t leaf, int by);
 
 /*
  * Once, when all leaves are in: 0 or a negative errno. read_flags NULL: nobody merges pages here,

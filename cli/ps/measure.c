@@ -14,25 +14,43 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "cli/output.h"
 #include "cli/ps/pages.h"
 #include "cli/ps/ps.h"
+#include "cli/ps/stripes.h"
+#include "cli/ps/threads.h"
 #include "proc/areas.h"
 
 /* A sample's window: less costs no less, since a walk has its own cost. */
-#define LEAST_WINDOW  16
-#define MOST_WINDOWS  32768
-#define LARGEST_LEAPS 15 /* strata of at most 512 << 15 pages */
+#define WINDOW_PAGES 32
+
+/* What is read at a time of each process: the frames of so many pages fit the caches. */
+#define STRIPE_PAGES (4 * LEAF_ENTRIES)
+
+/* What is read in vain rather than by two calls, in pages. */
+#define LARGEST_GAP 64
+
+/* So many descriptors are left to the rest of the program. */
+#define SPARE_DESCRIPTORS 64
+#define MOST_OPEN         4096
 
 struct job {
 	const struct ps_options *options;
 	struct ps_result *result;
 	struct page_world *world; /* NULL: by smaps_rollup */
 	struct pages *pages;      /* of each process */
-	size_t next;              /* atomic: the process to be measured next */
 	int error;                /* atomic: the first that ends everything */
+
+	/* Processes are opened together as far as descriptors allow: a batch. */
+	struct page_source *sources;
+	size_t first, end; /* the batch, by numbers of processes */
+	struct stripes *stripes;
+	size_t next;           /* atomic: the process, or the stripe, to go on with */
+	pthread_mutex_t mutex; /* guards what follows */
+	struct pages read;     /* of the batch */
 };
 
 /* --- can we? --- */
@@ -145,12 +163,14 @@ static int read_rollup(const struct job *job, int directory, struct proc_buffer 
 	return 0;
 }
 
+/* By frames it is opened only; its pages are read with those of the others. */
 static int read_memory(struct job *job, struct page_reader *reader, int directory, size_t number,
 		       const struct proc_status *status)
 {
 	if (!job->world)
 		return read_rollup(job, directory, &reader->text, &job->result->processes[number]);
-	return pages_read(job->world, reader, directory, status, &job->pages[number]);
+	return pages_open(job->world, reader, directory, status, (uint32_t)number,
+			  &job->sources[number - job->first]);
 }
 
 static int measure_process(struct job *job, struct page_reader *reader, int directory,
@@ -197,20 +217,22 @@ static void fail(struct job *job, int error)
 				    __ATOMIC_RELAXED);
 }
 
+static void settle(struct job *job, size_t number, int error)
+{
+	if (error == -ENOMEM || error == -EOVERFLOW || error == -EMFILE || error == -ENFILE)
+		fail(job, error);
+	job->result->processes[number].state = state_of(error);
+}
+
 static void measure_number(struct job *job, struct page_reader *reader, size_t number)
 {
 	struct ps_process *process = &job->result->processes[number];
 	int directory = proc_root_open_process(&job->options->root, process->pid), error;
 
 	error = directory < 0 ? directory : measure_process(job, reader, directory, number);
-	/* exec replaces the address space under the reader: once more, with the new one. */
-	if (error == -ESRCH && directory >= 0)
-		error = measure_process(job, reader, directory, number);
 	if (directory >= 0)
 		close(directory);
-	if (error == -ENOMEM || error == -EOVERFLOW || error == -EMFILE || error == -ENFILE)
-		fail(job, error);
-	process->state = state_of(error);
+	settle(job, number, error);
 }
 
 static void *work(void *context)
@@ -221,7 +243,7 @@ static void *work(void *context)
 
 	for (;;) {
 		number = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED);
-		if (number >= job->result->count || __atomic_load_n(&job->error, __ATOMIC_RELAXED))
+		if (number >= job->end || __atomic_load_n(&job->error, __ATOMIC_RELAXED))
 			break;
 		measure_number(job, &reader, number);
 	}
@@ -229,19 +251,297 @@ static void *work(void *context)
 	return NULL;
 }
 
-/* The caller is one of the threads, so that none needs to be had. */
+/* --- reading page tables --- */
+
+static void stop_reading(struct page_source *source, int error)
+{
+	int none = 0;
+
+	__atomic_compare_exchange_n(&source->error, &none, error, false, __ATOMIC_RELAXED,
+				    __ATOMIC_RELAXED);
+}
+
+/* The end of a row of areas side by side, as those of a library are: one read will do for them. */
+static uint64_t end_of_neighbours(const struct job *job, size_t stripe,
+				  const struct stripe_part *part)
+{
+	uint32_t source = part->source;
+	uint64_t end = part->page;
+
+	for (; part && part->source == source && part->page - end <= LARGEST_GAP;
+	     part = stripes_next(job->stripes, stripe, part))
+		end = part->page + part->count;
+	return end;
+}
+
+static void read_stripe(struct job *job, struct page_reader *reader, size_t stripe)
+{
+	const struct stripe_part *part = NULL;
+	struct page_source *source;
+	int error;
+
+	while ((part = stripes_next(job->stripes, stripe, part))) {
+		source = &job->sources[part->source];
+		if (__atomic_load_n(&source->error, __ATOMIC_RELAXED))
+			continue;
+		page_reader_expect(reader, part->page, end_of_neighbours(job, stripe, part));
+		error = pages_read(job->world, reader, source, &source->ranges[part->range],
+				   part->page, part->count);
+		if (error)
+			stop_reading(source, error);
+	}
+}
+
+static int hand_over(struct pages *to, const struct pages *from)
+{
+	size_t i;
+	int error = 0;
+
+	for (i = 0; i < from->count && !error; i++)
+		error = pages_append(to, &from->pieces[i]);
+	return error;
+}
+
+static void *read_stripes(void *context)
+{
+	struct page_reader reader = { 0 };
+	struct job *job = context;
+	size_t stripe;
+	int error;
+
+	for (;;) {
+		stripe = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED);
+		if (stripe >= stripes_count(job->stripes) ||
+		    __atomic_load_n(&job->error, __ATOMIC_RELAXED))
+			break;
+		read_stripe(job, &reader, stripe);
+	}
+	page_reader_finish(job->world, &reader);
+	pthread_mutex_lock(&job->mutex);
+	error = hand_over(&job->read, &reader.pages);
+	pthread_mutex_unlock(&job->mutex);
+	if (error)
+		fail(job, error);
+	page_reader_free(&reader);
+	return NULL;
+}
+
+/* A sample's strata are not cut, where they are of addresses. */
+static uint64_t stripe_pages(const struct page_world *world)
+{
+	uint64_t stratum = world->strata ? world->windows[AREA_ANON].stratum_pages : 1;
+
+	return (STRIPE_PAGES + stratum - 1) / stratum * stratum;
+}
+
+/* What was read of each process, in the order in which it was. */
+static int sort_pieces(struct job *job)
+{
+	const struct piece *piece;
+	struct pages *pages;
+	size_t i;
+
+	for (i = 0; i < job->read.count; i++)
+		job->pages[job->read.pieces[i].process].room++;
+	for (i = job->first; i < job->end; i++) {
+		pages = &job->pages[i];
+		pages->pieces = malloc((pages->room + 1) * sizeof(*pages->pieces));
+		if (!pages->pieces)
+			return -ENOMEM;
+	}
+	for (i = 0; i < job->read.count; i++) {
+		piece = &job->read.pieces[i];
+		pages = &job->pages[piece->process];
+		pages->pieces[pages->count++] = *piece;
+	}
+	return 0;
+}
+
+/* All at once, by a process alone: another moment than that of the others, but whole. */
+static int read_alone(struct job *job, struct page_reader *reader, size_t number)
+{
+	struct page_source *source = &job->sources[number - job->first];
+	int error = 0;
+	size_t i;
+
+	for (i = 0; i < source->count && !error; i++)
+		error = pages_read(job->world, reader, source, &source->ranges[i],
+				   source->ranges[i].page, source->ranges[i].count);
+	page_reader_finish(job->world, reader);
+	if (!error)
+		error = hand_over(&job->pages[number], &reader->pages);
+	else
+		pages_withdraw(job->world, &reader->pages);
+	return error;
+}
+
+/* exec replaces the address space under the reader: once more, with the new one. */
+static void retry(struct job *job, size_t number)
+{
+	struct page_source *source = &job->sources[number - job->first];
+	struct page_reader reader = { 0 };
+
+	pages_withdraw(job->world, &job->pages[number]);
+	job->pages[number].count = 0;
+	if (source->error == -ESRCH) {
+		pages_close(source);
+		source->error = 0;
+		measure_number(job, &reader, number);
+		if (job->result->processes[number].state == PS_MEASURED)
+			settle(job, number, read_alone(job, &reader, number));
+	} else {
+		settle(job, number, source->error);
+	}
+	page_reader_free(&reader);
+}
+
+static int read_batch(struct job *job)
+{
+	int error;
+	size_t i;
+
+	job->stripes = stripes_new(job->sources, job->end - job->first, stripe_pages(job->world),
+				   page_world_shift(job->world));
+	if (!job->stripes)
+		return -ENOMEM;
+	job->next = 0;
+	run_on_threads(job->options->threads, read_stripes, job);
+	stripes_free(job->stripes);
+	error = job->error ? job->error : sort_pieces(job);
+	pages_free(&job->read);
+	for (i = job->first; i < job->end && !error; i++)
+		if (job->sources[i - job->first].error)
+			retry(job, i);
+	return error ? error : job->error;
+}
+
+/* What the counters say before anything is looked at: it decides how much of it will be. */
+static void count_pages(const struct job *job, uint64_t pages[AREA_KINDS])
+{
+	const struct ps_process *process;
+	uint64_t bytes = job->world->page_bytes;
+	size_t i;
+
+	for (i = job->first; i < job->end; i++) {
+		process = &job->result->processes[i];
+		if (process->state != PS_MEASURED)
+			continue;
+		pages[AREA_ANON] += process->anon / bytes;
+		pages[AREA_FILE] += process->file / bytes;
+	}
+	/* Those of further batches are like these. */
+	for (i = 0; i < AREA_KINDS; i++)
+		pages[i] = pages[i] * job->result->count / (job->end - job->first);
+}
+
+/*
+ * Strata are of an odd length: what programs do at round addresses (the head of each arena, of each
+ * table) is then met neither by all windows nor by none.
+ */
+static struct window plan_window(uint64_t pages, uint64_t budget)
+{
+	uint64_t stratum = pages / (budget / WINDOW_PAGES + 1);
+
+	if (pages <= budget)
+		return (struct window){ .pages = LEAF_ENTRIES, .stratum_pages = LEAF_ENTRIES };
+	return (struct window){
+		.pages = WINDOW_PAGES,
+		.stratum_pages = stratum / 64 * 64 + 64 * 3 / 8 + 1,
+	};
+}
+
+/* No strata where everything fits into the budget; files, if they are few, get half of it. */
+static int plan_sample(struct job *job)
+{
+	uint64_t pages[AREA_KINDS] = { 0 }, budget = job->options->budget, for_files;
+	struct page_world *world = job->world;
+
+	if (!job->options->fast || world->strata || world->whole)
+		return 0;
+	count_pages(job, pages);
+	world->whole = pages[AREA_ANON] + pages[AREA_FILE] <= budget;
+	if (world->whole)
+		return 0;
+	for_files = pages[AREA_FILE] < budget / 2 ? pages[AREA_FILE] : budget / 2;
+	world->windows[AREA_FILE] = plan_window(pages[AREA_FILE], for_files);
+	world->windows[AREA_ANON] = plan_window(pages[AREA_ANON], budget - for_files);
+	world->seed = job->options->seed;
+	world->strata = strata_new();
+	return world->strata ? 0 : -ENOMEM;
+}
+
+static size_t most_open(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return 1;
+	limit.rlim_cur = limit.rlim_max; /* nothing that is run from here inherits it */
+	setrlimit(RLIMIT_NOFILE, &limit);
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur <= SPARE_DESCRIPTORS)
+		return 1;
+	return limit.rlim_cur - SPARE_DESCRIPTORS < MOST_OPEN ?
+		       (size_t)(limit.rlim_cur - SPARE_DESCRIPTORS) :
+		       MOST_OPEN;
+}
+
+/*
+ * A table of descriptors that grows while there are threads waits for each CPU (synchronize_rcu),
+ * some milliseconds at a time: grow it before.
+ */
+static void make_room_for_descriptors(size_t count)
+{
+	int low = open("/", O_PATH | O_CLOEXEC), high;
+
+	if (low < 0)
+		return;
+	high = fcntl(low, F_DUPFD_CLOEXEC, (int)count + SPARE_DESCRIPTORS - 1);
+	if (high >= 0)
+		close(high);
+	close(low);
+}
+
+static int measure_batch(struct job *job)
+{
+	size_t count = job->end - job->first, i;
+	int error;
+
+	for (i = 0; i < count; i++)
+		job->sources[i] = (struct page_source){ .pagemap = -1 };
+	job->next = job->first;
+	run_on_threads(job->options->threads, work, job);
+	error = job->error;
+	if (!error && job->world)
+		error = plan_sample(job);
+	if (!error && job->world)
+		error = read_batch(job);
+	for (i = 0; i < count; i++)
+		pages_close(&job->sources[i]);
+	return error;
+}
+
 static int measure_all(struct job *job)
 {
-	pthread_t threads[64];
-	unsigned int started = 0;
+	size_t most = job->world ? most_open() : job->result->count;
+	int error = 0;
 
-	while (started + 1 < job->options->threads && started < 64 &&
-	       pthread_create(&threads[started], NULL, work, job) == 0)
-		started++;
-	work(job);
-	while (started)
-		pthread_join(threads[--started], NULL);
-	return job->error;
+	if (most > job->result->count)
+		most = job->result->count;
+	job->sources = calloc(most + 1, sizeof(*job->sources));
+	if (!job->sources)
+		return -ENOMEM;
+	pthread_mutex_init(&job->mutex, NULL);
+	if (job->world)
+		make_room_for_descriptors(most);
+	for (job->first = 0; job->first < job->result->count && !error; job->first = job->end) {
+		job->end = job->first + most;
+		if (job->end > job->result->count)
+			job->end = job->result->count;
+		error = measure_batch(job);
+	}
+	pthread_mutex_destroy(&job->mutex);
+	free(job->sources);
+	return error;
 }
 
 /* --- sums by frames --- */
@@ -279,12 +579,13 @@ static uint64_t take_exact(const struct page_world *world, const struct pages *p
 			   struct ps_process *process)
 {
 	struct sums sums = { 0 };
-	uint64_t unlisted = 0;
+	uint64_t unlisted = 0, thp_pages = 0;
 	size_t i;
 
 	for (i = 0; i < pages->count; i++) {
 		add_piece(world, &pages->pieces[i], &sums);
 		unlisted += pages->pieces[i].private_pages;
+		thp_pages += pages->pieces[i].thp_pages;
 	}
 	process->rss = sums.pages * world->page_bytes;
 	process->pss = sums.pss >> SHARE_SHIFT;
@@ -292,7 +593,7 @@ static uint64_t take_exact(const struct page_world *world, const struct pages *p
 	process->inside = sums.inside * world->page_bytes;
 	process->outside = sums.outside * world->page_bytes;
 	process->ksm = sums.ksm * world->page_bytes;
-	process->thp = pages->thp_pages * world->page_bytes;
+	process->thp = thp_pages * world->page_bytes;
 	return unlisted;
 }
 
@@ -564,67 +865,11 @@ static int finish_sample(struct job *job)
 
 /* --- the whole --- */
 
-/* What the counters say before anything is looked at: it decides how much of it will be. */
-static void count_pages(const struct job *job, uint64_t pages[AREA_KINDS])
-{
-	struct proc_buffer buffer = { 0 };
-	struct proc_statm statm;
-	struct text text;
-	char path[40];
-	size_t i;
-
-	for (i = 0; i < job->result->count; i++) {
-		snprintf(path, sizeof(path), "proc/%d/statm", (int)job->result->processes[i].pid);
-		if (proc_root_read(&job->options->root, path, &buffer, &text) < 0 ||
-		    proc_statm_parse(text, &statm) < 0 || statm.file_pages > statm.resident_pages)
-			continue;
-		pages[AREA_ANON] += statm.resident_pages - statm.file_pages;
-		pages[AREA_FILE] += statm.file_pages;
-	}
-	proc_buffer_free(&buffer);
-}
-
-/* As many windows as may be, as large as the budget allows. */
-static struct window plan_window(uint64_t pages, uint64_t budget)
-{
-	struct window window = { .pages = LEAF_ENTRIES, .stratum_pages = LEAF_ENTRIES };
-	unsigned int leap;
-
-	if (pages <= budget)
-		return window;
-	for (leap = 0; leap < LARGEST_LEAPS && pages / window.stratum_pages > MOST_WINDOWS; leap++)
-		window.stratum_pages *= 2;
-	while (window.pages > LEAST_WINDOW && pages / window.stratum_pages * window.pages > budget)
-		window.pages /= 2;
-	return window;
-}
-
-/* No strata where everything fits into the budget; files, if they are few, get half of it. */
-static int plan_sample(struct job *job)
-{
-	uint64_t pages[AREA_KINDS] = { 0 }, budget = job->options->budget, for_files;
-	struct page_world *world = job->world;
-
-	count_pages(job, pages);
-	if (pages[AREA_ANON] + pages[AREA_FILE] <= budget)
-		return 0;
-	for_files = pages[AREA_FILE] < budget / 2 ? pages[AREA_FILE] : budget / 2;
-	world->windows[AREA_FILE] = plan_window(pages[AREA_FILE], for_files);
-	world->windows[AREA_ANON] = plan_window(pages[AREA_ANON], budget - for_files);
-	world->seed = job->options->seed;
-	world->strata = strata_new();
-	return world->strata ? 0 : -ENOMEM;
-}
-
 static int measure_frames(struct job *job)
 {
 	struct page_world *world = job->world;
-	int error = 0;
+	int error = measure_all(job);
 
-	if (job->options->fast)
-		error = plan_sample(job);
-	if (!error)
-		error = measure_all(job);
 	if (!error)
 		error = frame_set_resolve(world->frames, world->strata != NULL,
 					  job->options->threads, page_world_counts,

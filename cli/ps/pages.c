@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define XXH_INLINE_ALL
@@ -28,10 +29,7 @@
 struct reading {
 	const struct page_world *world;
 	struct page_reader *reader;
-	struct pages pages;
-	int pagemap;
-	bool sparse;
-	bool merging; /* some of its pages may be merged ones */
+	const struct page_source *source;
 };
 
 /* --- the world --- */
@@ -85,13 +83,17 @@ void page_world_close(struct page_world *world)
 	*world = (struct page_world){ .kpagecount = -1, .kpageflags = -1 };
 }
 
-/* Reads words at an index: how many there were, or a negative errno. */
+/*
+ * Reads words at an index: how many there were, or a negative errno. Not by the C library's pread():
+ * in a program with threads that is a cancellation point, which costs a tenth of a short read.
+ */
 static ssize_t read_words(int fd, uint64_t index, size_t count, uint64_t *words)
 {
 	ssize_t n;
 
 	do
-		n = pread(fd, words, count * sizeof(*words), (off_t)(index * sizeof(*words)));
+		n = syscall(SYS_pread64, fd, words, count * sizeof(*words),
+			    (off_t)(index * sizeof(*words)));
 	while (n < 0 && errno == EINTR);
 	return n < 0 ? -errno : n / (ssize_t)sizeof(*words);
 }
@@ -122,19 +124,28 @@ int page_world_flags(void *context, uint64_t first, size_t count, uint64_t *word
 
 /* --- one leaf --- */
 
-static int add_piece(struct pages *pages, const struct piece *piece)
+int pages_append(struct pages *to, const struct piece *piece)
 {
 	struct piece *grown;
 
-	if (pages->count == pages->room) {
-		pages->room = pages->room ? 2 * pages->room : 256;
-		grown = realloc(pages->pieces, pages->room * sizeof(*grown));
+	if (to->count == to->room) {
+		to->room = to->room ? 2 * to->room : 1024;
+		grown = realloc(to->pieces, to->room * sizeof(*grown));
 		if (!grown)
 			return -ENOMEM;
-		pages->pieces = grown;
+		to->pieces = grown;
 	}
-	pages->pieces[pages->count++] = *piece;
+	to->pieces[to->count++] = *piece;
 	return 0;
+}
+
+void pages_withdraw(const struct page_world *world, const struct pages *pages)
+{
+	size_t i;
+
+	for (i = 0; i < pages->count; i++)
+		if (pages->pieces[i].leaf)
+			frame_set_again(world->frames, pages->pieces[i].leaf - 1, -1);
 }
 
 /*
@@ -159,13 +170,6 @@ static bool is_huge(const struct page_world *world, const uint64_t *words, size_
 	       (middle & KPAGE_TAIL);
 }
 
-/* A leaf, by kinds of pages. */
-struct split {
-	uint32_t frames[PAGE_KINDS][LEAF_ENTRIES];
-	size_t shared[PAGE_KINDS];
-	uint32_t private_pages[PAGE_KINDS];
-};
-
 /* Frames beyond 16 TiB are no RAM here: the frame set would not have been made. */
 static uint32_t frame_of(uint64_t word)
 {
@@ -174,14 +178,29 @@ static uint32_t frame_of(uint64_t word)
 	return frame < NO_FRAME ? (uint32_t)frame : NO_FRAME;
 }
 
+static enum page_kind kind_of(uint64_t word)
+{
+	return word & PAGEMAP_FILE ? PAGE_FILE : PAGE_ANON;
+}
+
 /*
  * A page that is mapped once needs no entry in the frame set, since nobody else has it; unless it
  * may be a merged one, which only its flags tell.
  */
-static void split_leaf(const struct reading *reading, const uint64_t *words, size_t count,
-		       struct split *split)
+static bool is_private(uint64_t word, bool merging)
 {
-	uint64_t alone = PAGEMAP_EXCLUSIVE;
+	return (word & PAGEMAP_EXCLUSIVE) && !(merging && kind_of(word) == PAGE_ANON);
+}
+
+/* A leaf, by kinds of pages. */
+struct split {
+	uint32_t frames[PAGE_KINDS][LEAF_ENTRIES];
+	size_t shared[PAGE_KINDS];
+	uint32_t private_pages[PAGE_KINDS];
+};
+
+static void split_leaf(bool merging, const uint64_t *words, size_t count, struct split *split)
+{
 	enum page_kind kind;
 	size_t i;
 
@@ -190,47 +209,307 @@ static void split_leaf(const struct reading *reading, const uint64_t *words, siz
 	for (i = 0; i < count; i++) {
 		if (!(words[i] & PAGEMAP_PRESENT))
 			continue;
-		kind = words[i] & PAGEMAP_FILE ? PAGE_FILE : PAGE_ANON;
-		if ((words[i] & alone) && !(reading->merging && kind == PAGE_ANON))
+		kind = kind_of(words[i]);
+		if (is_private(words[i], merging))
 			split->private_pages[kind]++;
 		else
 			split->frames[kind][split->shared[kind]++] = frame_of(words[i]);
 	}
 }
 
-static int take_kind(struct reading *reading, const struct split *split, enum page_kind kind,
-		     struct piece piece)
+/* --- leaves of relatives --- */
+
+/*
+ * The last leaves of the same addresses, with what became of them. Most of a fork's are equal to
+ * one of them, or differ in the few pages that it has written.
+ */
+#define MEMO_PLACES      4 /* leaves side by side */
+#define MEMO_DEPTH       3 /* different ones of each */
+#define MOST_DIFFERENCES (LEAF_ENTRIES / 4)
+
+struct remembered {
+	uint64_t page;               /* where it begins */
+	size_t count;                /* 0: nothing here */
+	uint32_t leaves[PAGE_KINDS]; /* numbers + 1 */
+	unsigned again; /* how often equal ones came, which the frame set has not been told */
+	uint32_t private_pages[PAGE_KINDS];
+	uint16_t thp_pages;
+	uint64_t words[LEAF_ENTRIES];
+};
+
+struct memo {
+	struct remembered places[MEMO_PLACES][MEMO_DEPTH];
+	unsigned next[MEMO_PLACES]; /* to be forgotten */
+};
+
+static void tell_again(const struct page_world *world, struct remembered *place)
 {
-	int64_t leaf;
+	enum page_kind kind;
 
-	piece.kind = (uint8_t)kind;
-	piece.private_pages = (uint16_t)split->private_pages[kind];
-
-	if (split->shared[kind]) {
-		leaf = frame_set_intern(reading->world->frames, split->frames[kind],
-					split->shared[kind]);
-		if (leaf < 0)
-			return (int)leaf;
-		piece.leaf = (uint32_t)leaf + 1;
-	} else if (!piece.private_pages && (!reading->world->strata || kind != PAGE_ANON)) {
-		/* Of a sample, a stratum in which nothing was met is remembered once. */
-		return 0;
-	}
-	return add_piece(&reading->pages, &piece);
+	for (kind = 0; kind < PAGE_KINDS && place->again; kind++)
+		if (place->leaves[kind])
+			frame_set_again(world->frames, place->leaves[kind] - 1, (int)place->again);
+	place->again = 0;
 }
 
-/* `piece` tells where the leaf belongs. */
-static int take_leaf(struct reading *reading, const uint64_t *words, size_t count,
-		     struct piece piece)
+void page_reader_finish(const struct page_world *world, struct page_reader *reader)
+{
+	unsigned i, j;
+
+	for (i = 0; i < MEMO_PLACES && reader->memo; i++)
+		for (j = 0; j < MEMO_DEPTH; j++)
+			tell_again(world, &reader->memo->places[i][j]);
+}
+
+/* What tells frames and shares; others (soft-dirty) do not matter here. */
+#define WORD_MASK (PAGEMAP_FRAME | PAGEMAP_EXCLUSIVE | PAGEMAP_FILE | PAGEMAP_PRESENT)
+
+struct differences {
+	uint16_t at[MOST_DIFFERENCES];
+	size_t count;
+};
+
+/* So many are compared at once, without a decision; the compiler makes vectors of them. */
+#define COMPARED 32
+
+static bool is_equal_block(const uint64_t *a, const uint64_t *b)
+{
+	uint64_t any = 0;
+	size_t i;
+
+	for (i = 0; i < COMPARED; i++)
+		any |= a[i] ^ b[i];
+	return !(any & WORD_MASK);
+}
+
+/* Where two leaves differ; false: in too many places. */
+static bool compare_leaves(const uint64_t *a, const uint64_t *b, size_t count,
+			   struct differences *ret_differences)
+{
+	size_t begin, end, i;
+
+	ret_differences->count = 0;
+	for (begin = 0; begin < count; begin = end) {
+		end = begin + COMPARED < count ? begin + COMPARED : count;
+		if (end - begin == COMPARED && is_equal_block(a + begin, b + begin))
+			continue;
+		for (i = begin; i < end; i++) {
+			if (!((a[i] ^ b[i]) & WORD_MASK))
+				continue;
+			if (ret_differences->count == MOST_DIFFERENCES)
+				return false;
+			ret_differences->at[ret_differences->count++] = (uint16_t)i;
+		}
+	}
+	return true;
+}
+
+/* The differences of one kind. */
+struct change {
+	uint32_t removed[MOST_DIFFERENCES], added[MOST_DIFFERENCES];
+	size_t removed_count, added_count;
+	uint32_t private_less, private_more;
+};
+
+static void find_change(const struct remembered *base, const uint64_t *words,
+			const struct differences *differences, enum page_kind kind,
+			struct change *change)
+{
+	uint64_t before, now;
+	size_t i;
+
+	change->removed_count = change->added_count = 0;
+	change->private_less = change->private_more = 0;
+	for (i = 0; i < differences->count; i++) {
+		before = base->words[differences->at[i]];
+		now = words[differences->at[i]];
+		if ((before & PAGEMAP_PRESENT) && kind_of(before) == kind) {
+			if (is_private(before, false))
+				change->private_less++;
+			else
+				change->removed[change->removed_count++] = frame_of(before);
+		}
+		if ((now & PAGEMAP_PRESENT) && kind_of(now) == kind) {
+			if (is_private(now, false))
+				change->private_more++;
+			else
+				change->added[change->added_count++] = frame_of(now);
+		}
+	}
+}
+
+/* Frames in place of those of a leaf that there may not be: its number + 1, or a negative errno. */
+static int64_t intern_change(const struct page_world *world, uint32_t base,
+			     const struct change *change)
+{
+	const struct leaf_difference difference = {
+		.removed = change->removed,
+		.added = change->added,
+		.removed_count = change->removed_count,
+		.added_count = change->added_count,
+	};
+	int64_t leaf;
+
+	if (!change->removed_count && !change->added_count) {
+		if (base)
+			frame_set_again(world->frames, base - 1, 1);
+		return base;
+	}
+	leaf = base ? frame_set_intern_like(world->frames, base - 1, &difference) :
+		      frame_set_intern(world->frames, change->added, change->added_count);
+	return leaf < 0 ? leaf : leaf + 1;
+}
+
+static bool is_worth_keeping(const struct reading *reading, const struct piece *piece)
+{
+	/* Of a sample, a stratum in which nothing was met is remembered once. */
+	return piece->leaf || piece->private_pages || piece->thp_pages ||
+	       (reading->world->strata && piece->kind == PAGE_ANON);
+}
+
+static int add_piece(struct reading *reading, const struct piece *piece)
+{
+	if (!is_worth_keeping(reading, piece))
+		return 0;
+	return pages_append(&reading->reader->pages, piece);
+}
+
+static int take_like(struct reading *reading, const struct remembered *base, const uint64_t *words,
+		     const struct differences *differences, struct piece piece)
+{
+	enum page_kind kind;
+	struct change change;
+	int64_t leaf;
+	int error = 0;
+
+	for (kind = 0; kind < PAGE_KINDS && !error; kind++) {
+		find_change(base, words, differences, kind, &change);
+		leaf = intern_change(reading->world, base->leaves[kind], &change);
+		if (leaf < 0)
+			return (int)leaf;
+		piece.kind = (uint8_t)kind;
+		piece.leaf = (uint32_t)leaf;
+		piece.private_pages = (uint16_t)(base->private_pages[kind] + change.private_more -
+						 change.private_less);
+		error = add_piece(reading, &piece);
+		piece.thp_pages = 0;
+	}
+	return error;
+}
+
+/* --- one leaf --- */
+
+static int take_new(struct reading *reading, const uint64_t *words, size_t count,
+		    struct piece piece, struct remembered *kept)
 {
 	struct split split;
+	enum page_kind kind;
+	int64_t leaf;
+	int error = 0;
+
+	split_leaf(reading->source->merging, words, count, &split);
+	kept->thp_pages = piece.thp_pages;
+	for (kind = 0; kind < PAGE_KINDS && !error; kind++) {
+		piece.kind = (uint8_t)kind;
+		piece.private_pages = (uint16_t)split.private_pages[kind];
+		piece.leaf = 0;
+		if (split.shared[kind]) {
+			leaf = frame_set_intern(reading->world->frames, split.frames[kind],
+						split.shared[kind]);
+			if (leaf < 0)
+				return (int)leaf;
+			piece.leaf = (uint32_t)leaf + 1;
+		}
+		kept->leaves[kind] = piece.leaf;
+		kept->private_pages[kind] = piece.private_pages;
+		error = add_piece(reading, &piece);
+		piece.thp_pages = 0;
+	}
+	return error;
+}
+
+static bool is_empty(const uint64_t *words, size_t count)
+{
+	size_t i;
+
+	for (i = 0; i < count; i++)
+		if (words[i] & PAGEMAP_PRESENT)
+			return false;
+	return true;
+}
+
+/* The leaf among those of the same addresses from which it differs least; NULL: from none. */
+static struct remembered *find_relative(struct memo *memo, uint64_t page, const uint64_t *words,
+					size_t count, struct differences *ret_differences)
+{
+	struct remembered *places = memo->places[page / LEAF_ENTRIES % MEMO_PLACES];
+	unsigned i;
+
+	for (i = 0; i < MEMO_DEPTH; i++)
+		if (places[i].count == count && places[i].page == page &&
+		    compare_leaves(places[i].words, words, count, ret_differences))
+			return &places[i];
+	return NULL;
+}
+
+static struct remembered *forget_one(const struct page_world *world, struct memo *memo,
+				     uint64_t page)
+{
+	unsigned place = page / LEAF_ENTRIES % MEMO_PLACES;
+	struct remembered *oldest;
+
+	memo->next[place] = (memo->next[place] + 1) % MEMO_DEPTH;
+	oldest = &memo->places[place][memo->next[place]];
+	tell_again(world, oldest);
+	oldest->count = 0;
+	return oldest;
+}
+
+/* The same leaf as another's. */
+static int take_equal(struct reading *reading, struct remembered *other, struct piece piece)
+{
+	enum page_kind kind;
+	int error = 0;
+
+	other->again++;
+	for (kind = 0; kind < PAGE_KINDS && !error; kind++) {
+		piece.kind = (uint8_t)kind;
+		piece.leaf = other->leaves[kind];
+		piece.private_pages = (uint16_t)other->private_pages[kind];
+		piece.thp_pages = kind ? 0 : other->thp_pages;
+		error = add_piece(reading, &piece);
+	}
+	return error;
+}
+
+/* `page` is where it stands, `piece` tells where it belongs. */
+static int take_leaf(struct reading *reading, uint64_t page, const uint64_t *words, size_t count,
+		     struct piece piece)
+{
+	struct memo *memo = reading->reader->memo;
+	struct differences differences;
+	struct remembered *other;
 	int error;
 
-	split_leaf(reading, words, count, &split);
+	if (is_empty(words, count) && !reading->world->strata)
+		return 0;
+	other = reading->source->merging ? NULL :
+					   find_relative(memo, page, words, count, &differences);
+	piece.process = reading->source->number;
+	if (other && !differences.count)
+		return take_equal(reading, other, piece);
 	if (is_huge(reading->world, words, count))
-		reading->pages.thp_pages += count;
-	error = take_kind(reading, &split, PAGE_ANON, piece);
-	return error ? error : take_kind(reading, &split, PAGE_FILE, piece);
+		piece.thp_pages = (uint16_t)count;
+	if (other)
+		return take_like(reading, other, words, &differences, piece);
+	other = forget_one(reading->world, memo, page);
+	error = take_new(reading, words, count, piece, other);
+	if (error || reading->source->merging)
+		return error;
+	other->page = page;
+	other->count = count;
+	memcpy(other->words, words, count * sizeof(*words));
+	return 0;
 }
 
 /* --- all of a range --- */
@@ -244,118 +523,227 @@ static int take_leaves(struct reading *reading, uint64_t page, const uint64_t *w
 		taken = LEAF_ENTRIES - page % LEAF_ENTRIES;
 		if (taken > count)
 			taken = count;
-		error = take_leaf(reading, words, taken, (struct piece){ 0 });
+		error = take_leaf(reading, page, words, taken, (struct piece){ 0 });
 	}
 	return error;
+}
+
+/* More than a library has. */
+#define MOST_EXPECTED (4 * LEAF_ENTRIES)
+
+void page_reader_expect(struct page_reader *reader, uint64_t page, uint64_t end)
+{
+	reader->expected_end = end - page <= MOST_EXPECTED ? end : page;
+}
+
+/* Words of the source, at most a chunk: those that were read last, or read now, maybe with more. */
+static int need_words(struct reading *reading, uint64_t page, size_t count, bool more,
+		      const uint64_t **ret_words)
+{
+	struct page_reader *reader = reading->reader;
+	size_t wanted = count;
+	ssize_t n;
+
+	if (reader->source != reading->source || page < reader->first ||
+	    page + count > reader->end) {
+		if (more && reader->expected_end > page + count)
+			wanted = (size_t)(reader->expected_end - page);
+		reader->source = NULL;
+		n = read_words(reading->source->pagemap, page, wanted, reader->words);
+		if (n < 0)
+			return (int)n;
+		/* Nothing more: the address space has gone with its process, or by exec. */
+		if ((size_t)n < count)
+			return -ESRCH;
+		reader->source = reading->source;
+		reader->first = page;
+		reader->end = page + (uint64_t)n;
+	}
+	*ret_words = reader->words + (page - reader->first);
+	return 0;
 }
 
 static int read_range(struct reading *reading, uint64_t page, uint64_t count)
 {
+	const uint64_t *words;
 	size_t wanted;
-	ssize_t n;
-	int error;
+	int error = 0;
 
-	for (; count; page += wanted, count -= wanted) {
+	for (; count && !error; page += wanted, count -= wanted) {
 		/* Chunks end with a leaf, so that siblings cut theirs at the same places. */
 		wanted = CHUNK_PAGES - page % LEAF_ENTRIES;
 		if (wanted > count)
 			wanted = (size_t)count;
-		n = read_words(reading->pagemap, page, wanted, reading->reader->words);
-		if (n < 0)
-			return (int)n;
-		reading->pages.read_pages += (uint64_t)n;
-		error = take_leaves(reading, page, reading->reader->words, (size_t)n);
-		if (error)
-			return error;
-		/* Nothing more: the address space has gone with its process, or by exec. */
-		if ((size_t)n < wanted)
-			return -ESRCH;
-	}
-	return 0;
-}
-
-/* --- a sample of a range --- */
-
-/* Where the window of a stratum begins in it. */
-static uint64_t window_place(const struct page_world *world, const struct window *window,
-			     const struct stratum_key *key)
-{
-	uint64_t places = window->stratum_pages / window->pages;
-
-	return XXH3_64bits_withSeed(key, sizeof(*key), world->seed) % places * window->pages;
-}
-
-/* Pages [from, to) of the object stand at the address `page` on. */
-static int read_window(struct reading *reading, const struct stratum_key *key, enum area_kind area,
-		       uint64_t from, uint64_t to, uint64_t page)
-{
-	const struct window *window = &reading->world->windows[area];
-	uint64_t first = key->index * window->stratum_pages +
-			 window_place(reading->world, window, key);
-	uint64_t end = first + window->pages < to ? first + window->pages : to;
-	uint64_t begin = first > from ? first : from;
-	int64_t stratum = strata_find(reading->world->strata, key);
-	struct piece piece;
-	ssize_t n;
-
-	if (stratum < 0)
-		return (int)stratum;
-	piece = (struct piece){ .stratum = (uint32_t)stratum, .area = (uint8_t)area };
-	/* The stratum is there, though its window met nothing of this area. */
-	if (begin >= end)
-		return add_piece(&reading->pages, &piece);
-	n = read_words(reading->pagemap, page + (begin - from), (size_t)(end - begin),
-		       reading->reader->words);
-	if (n < 0)
-		return (int)n;
-	if ((uint64_t)n < end - begin)
-		return -ESRCH;
-	reading->pages.read_pages += (uint64_t)n;
-	return take_leaf(reading, reading->reader->words, (size_t)n, piece);
-}
-
-static int sample_range(struct reading *reading, const struct proc_area *area, uint64_t page,
-			uint64_t count)
-{
-	enum area_kind kind = area->inode ? AREA_FILE : AREA_ANON;
-	uint64_t pages = reading->world->windows[kind].stratum_pages, from, to, next;
-	struct stratum_key key = { 0 };
-	int error = 0;
-
-	from = page;
-	if (area->inode) {
-		key.object = UINT64_C(1) << 63 | (uint64_t)area->device_major << 32 |
-			     area->device_minor;
-		key.inode = area->inode;
-		from = area->offset / reading->world->page_bytes +
-		       (page - area->start / reading->world->page_bytes);
-	}
-	for (to = from + count; from < to && !error; page += next - from, from = next) {
-		key.index = from / pages;
-		next = (key.index + 1) * pages < to ? (key.index + 1) * pages : to;
-		error = read_window(reading, &key, kind, from, next, page);
+		error = need_words(reading, page, wanted, true, &words);
+		if (!error)
+			error = take_leaves(reading, page, words, wanted);
 	}
 	return error;
 }
 
+/* --- a sample of a range --- */
+
+/*
+ * How far the strata of an object begin before its own begin, 1 to their length; each begins with
+ * its window. Windows at equal distances meet a stretch of memory as often as its length says, give
+ * or take one, and every page is met with the same probability.
+ */
+static uint64_t strata_shift(const struct page_world *world, const struct page_range *range)
+{
+	const uint64_t object[] = { range->object, range->inode };
+
+	return XXH3_64bits_withSeed(object, sizeof(object), world->seed) %
+		       world->windows[range->kind].stratum_pages +
+	       1;
+}
+
+uint64_t page_world_shift(const struct page_world *world)
+{
+	const struct page_range anonymous = { .kind = AREA_ANON };
+
+	return world->strata ? strata_shift(world, &anonymous) : 0;
+}
+
+/* The strata of a stripe are looked up again for each process. */
+#define RECENT_STRATA 64
+
+struct recent_stratum {
+	struct stratum_key key;
+	uint64_t number; /* + 1; 0: nothing here */
+};
+
+static int64_t find_stratum(struct reading *reading, const struct stratum_key *key)
+{
+	struct recent_stratum *recent =
+		&reading->reader->strata[(key->index ^ key->inode) % RECENT_STRATA];
+	int64_t number;
+
+	if (recent->number && memcmp(&recent->key, key, sizeof(*key)) == 0)
+		return (int64_t)recent->number - 1;
+	number = strata_find(reading->world->strata, key);
+	if (number >= 0)
+		*recent = (struct recent_stratum){ .key = *key, .number = (uint64_t)number + 1 };
+	return number;
+}
+
+/* The stratum is there, though its window met nothing of this area. */
+static int add_nothing(struct reading *reading, struct piece piece)
+{
+	piece.process = reading->source->number;
+	return pages_append(&reading->reader->pages, &piece);
+}
+
+/* A part of an object: pages [from, to) of it stand at the address `page` on. */
+struct stretch {
+	uint64_t from, to, page;
+};
+
+/* Reads as much of the window [first, end) as lies in the stretch. */
+static int read_window(struct reading *reading, const struct stratum_key *key, enum area_kind area,
+		       uint64_t first, uint64_t end, const struct stretch *stretch)
+{
+	const struct window *window = &reading->world->windows[area];
+	uint64_t begin = first > stretch->from ? first : stretch->from;
+	uint64_t stop = end < stretch->to ? end : stretch->to;
+	uint64_t page = stretch->page + (begin - stretch->from);
+	int64_t stratum = find_stratum(reading, key);
+	const uint64_t *words;
+	struct piece piece;
+	int error;
+
+	if (stratum < 0)
+		return (int)stratum;
+	piece = (struct piece){ .stratum = (uint32_t)stratum, .area = (uint8_t)area };
+	if (begin >= stop)
+		return add_nothing(reading, piece);
+	error = need_words(reading, page, (size_t)(stop - begin),
+			   window->pages == window->stratum_pages, &words);
+	return error ? error : take_leaf(reading, page, words, (size_t)(stop - begin), piece);
+}
+
+static int sample_range(struct reading *reading, const struct page_range *range, uint64_t page,
+			uint64_t count)
+{
+	const struct window *window = &reading->world->windows[range->kind];
+	uint64_t shift = strata_shift(reading->world, range), first, end, next;
+	struct stratum_key key = { .object = range->object, .inode = range->inode };
+	struct stretch stretch = { .from = range->from + (page - range->page), .page = page };
+	uint64_t to = stretch.from + count;
+	int error = 0;
+
+	for (; stretch.from < to && !error; stretch.from = next) {
+		key.index = (stretch.from + shift) / window->stratum_pages;
+		/* The first stratum begins before the object does. */
+		first = key.index ? key.index * window->stratum_pages - shift : 0;
+		end = key.index             ? first + window->pages :
+		      window->pages > shift ? window->pages - shift :
+					      0;
+		next = (key.index + 1) * window->stratum_pages - shift;
+		stretch.to = next < to ? next : to;
+		next = stretch.to;
+		error = read_window(reading, &key, range->kind, first, end, &stretch);
+		stretch.page += stretch.to - stretch.from;
+	}
+	return error;
+}
+
+int pages_read(const struct page_world *world, struct page_reader *reader,
+	       const struct page_source *source, const struct page_range *range, uint64_t page,
+	       uint64_t count)
+{
+	struct reading reading = { .world = world, .reader = reader, .source = source };
+
+	if (!reader->words)
+		reader->words = malloc(CHUNK_PAGES * sizeof(*reader->words));
+	if (!reader->memo)
+		reader->memo = calloc(1, sizeof(*reader->memo));
+	if (!reader->strata)
+		reader->strata = calloc(RECENT_STRATA, sizeof(*reader->strata));
+	if (!reader->words || !reader->memo || !reader->strata)
+		return -ENOMEM;
+	if (world->strata)
+		return sample_range(&reading, range, page, count);
+	return read_range(&reading, page, count);
+}
+
 /* --- areas --- */
 
-static int read_pages(struct reading *reading, const struct proc_area *area, uint64_t start,
-		      uint64_t end)
-{
-	uint64_t page = start / reading->world->page_bytes;
-	uint64_t count = end / reading->world->page_bytes - page;
+struct opening {
+	const struct page_world *world;
+	struct page_source source;
+	bool sparse;
+};
 
-	reading->pages.mapped_pages += count;
-	if (reading->world->strata)
-		return sample_range(reading, area, page, count);
-	return read_range(reading, page, count);
+static int add_range(struct opening *opening, const struct proc_area *area, uint64_t start,
+		     uint64_t end)
+{
+	uint64_t page_bytes = opening->world->page_bytes, page = start / page_bytes;
+	struct page_source *source = &opening->source;
+	struct page_range *range, *grown;
+
+	if (source->count == source->room) {
+		source->room = source->room ? 2 * source->room : 32;
+		grown = realloc(source->ranges, source->room * sizeof(*grown));
+		if (!grown)
+			return -ENOMEM;
+		source->ranges = grown;
+	}
+	range = &source->ranges[source->count++];
+	*range =
+		(struct page_range){ .page = page, .count = end / page_bytes - page, .from = page };
+	if (!area->inode)
+		return 0;
+	range->kind = AREA_FILE;
+	range->object = UINT64_C(1) << 63 | (uint64_t)area->device_major << 32 | area->device_minor;
+	range->inode = area->inode;
+	range->from = (area->offset + (start - area->start)) / page_bytes;
+	return 0;
 }
 
 /* The ranges in which something is, rounded to leaves: 0, or -ENOTTY where that cannot be asked. */
-static int read_populated(struct reading *reading, const struct proc_area *area)
+static int add_populated(struct opening *opening, const struct proc_area *area)
 {
-	uint64_t leaf = LEAF_ENTRIES * reading->world->page_bytes, at = area->start, start, end;
+	uint64_t leaf = LEAF_ENTRIES * opening->world->page_bytes, at = area->start, start, end;
 	struct pagemap_scan_region regions[64];
 	struct pagemap_scan scan;
 	long found, i;
@@ -371,7 +759,7 @@ static int read_populated(struct reading *reading, const struct proc_area *area)
 			.all_of = PAGEMAP_SCAN_PRESENT,
 			.wanted = PAGEMAP_SCAN_PRESENT,
 		};
-		found = ioctl(reading->pagemap, PAGEMAP_SCAN_REQUEST, &scan);
+		found = ioctl(opening->source.pagemap, PAGEMAP_SCAN_REQUEST, &scan);
 		if (found < 0)
 			return errno == EINTR ? -EAGAIN : -errno;
 		if (!found)
@@ -382,29 +770,29 @@ static int read_populated(struct reading *reading, const struct proc_area *area)
 			start = start > at ? start : at;
 			end = end < area->end ? end : area->end;
 			if (start < end)
-				error = read_pages(reading, area, start, end);
+				error = add_range(opening, area, start, end);
 			at = end > at ? end : at;
 		}
 		if (error)
 			return error;
-		/* The walk may have stopped within what was just rounded up and read. */
+		/* The walk may have stopped within what was just rounded up and taken. */
 		at = scan.walk_end > at ? scan.walk_end : at;
 	}
 	return 0;
 }
 
-static int read_area(struct reading *reading, const struct proc_area *area)
+static int add_area(struct opening *opening, const struct proc_area *area)
 {
 	int error;
 
 	if (area->start >= KERNEL_HALF)
 		return 0;
-	if (reading->sparse && area->end - area->start >= SPARSE_AREA_BYTES) {
-		error = read_populated(reading, area);
+	if (opening->sparse && area->end - area->start >= SPARSE_AREA_BYTES) {
+		error = add_populated(opening, area);
 		if (error != -ENOTTY)
 			return error;
 	}
-	return read_pages(reading, area, area->start, area->end);
+	return add_range(opening, area, area->start, area->end);
 }
 
 /* hugetlb pages are no part of RSS or PSS; smaps tells which areas have them, maps does not. */
@@ -417,7 +805,7 @@ static bool has_huge_tlb(struct text details)
 	       page_bytes != (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-static int read_areas(struct reading *reading, struct text text, bool is_smaps)
+static int add_areas(struct opening *opening, struct text text, bool is_smaps)
 {
 	struct proc_area area;
 	struct text details;
@@ -430,7 +818,7 @@ static int read_areas(struct reading *reading, struct text text, bool is_smaps)
 			return found;
 		if (is_smaps && has_huge_tlb(details))
 			continue;
-		error = read_area(reading, &area);
+		error = add_area(opening, &area);
 		if (error)
 			return error;
 	}
@@ -450,38 +838,42 @@ static bool may_have_merged(const struct page_world *world, struct page_reader *
 	return merged > 0;
 }
 
-int pages_read(const struct page_world *world, struct page_reader *reader, int process,
-	       const struct proc_status *status, struct pages *ret_pages)
+int pages_open(const struct page_world *world, struct page_reader *reader, int process,
+	       const struct proc_status *status, uint32_t number, struct page_source *ret_source)
 {
 	bool by_smaps = status->huge_tlb_bytes && status->huge_tlb_bytes != KEYED_ABSENT;
-	struct reading reading = {
+	struct opening opening = {
 		.world = world,
-		.reader = reader,
 		.sparse = status->virtual_bytes / SPARSE_RATIO > status->resident_bytes,
-		.merging = may_have_merged(world, reader, process),
+		.source = { .number = number },
 	};
 	struct text text;
-	int fd, error;
+	int error;
 
-	if (!reader->words)
-		reader->words = malloc(CHUNK_PAGES * sizeof(*reader->words));
-	if (!reader->words)
-		return -ENOMEM;
+	opening.source.merging = may_have_merged(world, reader, process);
 	/* First: what is opened is this address space, also when exec gives it another. */
-	fd = openat(process, "pagemap", O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
+	opening.source.pagemap = openat(process, "pagemap", O_RDONLY | O_CLOEXEC);
+	if (opening.source.pagemap < 0)
 		return -errno;
-	reading.pagemap = fd;
 	error = proc_read_at(world->root, process, by_smaps ? "smaps" : "maps", &reader->text,
 			     &text);
 	if (!error)
-		error = read_areas(&reading, text, by_smaps);
-	close(fd);
+		error = add_areas(&opening, text, by_smaps);
 	if (error)
-		pages_free(&reading.pages);
+		pages_close(&opening.source);
 	else
-		*ret_pages = reading.pages;
+		*ret_source = opening.source;
 	return error;
+}
+
+void pages_close(struct page_source *source)
+{
+	if (source->pagemap >= 0)
+		close(source->pagemap);
+	free(source->ranges);
+	source->pagemap = -1;
+	source->ranges = NULL;
+	source->count = source->room = 0;
 }
 
 void pages_free(struct pages *pages)
@@ -493,6 +885,9 @@ void pages_free(struct pages *pages)
 void page_reader_free(struct page_reader *reader)
 {
 	free(reader->words);
+	free(reader->memo);
+	free(reader->strata);
+	pages_free(&reader->pages);
 	proc_buffer_free(&reader->text);
 	*reader = (struct page_reader){ 0 };
 }

@@ -7,24 +7,27 @@
  * one, and is no longer found.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cli/output.h"
 #include "cli/ps/ps.h"
+#include "cli/ps/threads.h"
+
+/* What a thread reads before it asks for more. */
+#define LISTED_AT_ONCE 32
 
 /* 0, or a negative errno: -ENOENT or -ESRCH where there is no such process. */
 static int read_stat(const struct proc_root *root, pid_t pid, struct proc_buffer *buffer,
 		     struct proc_stat *stat)
 {
-	int directory = proc_root_open_process(root, pid), error;
 	struct text text;
+	char path[40];
+	int error;
 
-	if (directory < 0)
-		return directory;
-	error = proc_read_at(root, directory, "stat", buffer, &text);
-	close(directory);
+	snprintf(path, sizeof(path), "proc/%d/stat", (int)pid);
+	error = proc_root_read(root, path, buffer, &text);
 	return error ? error : proc_stat_parse(text, stat);
 }
 
@@ -56,29 +59,71 @@ static int list_processes(const struct proc_root *root, pid_t **ret_pids, struct
 	return 0;
 }
 
-int ps_select_all(const struct proc_root *root, struct ps_result *result)
+struct listing {
+	const struct proc_root *root;
+	const pid_t *pids;
+	struct listed {
+		struct proc_stat stat;
+		int error;
+	} * list;
+	size_t count;
+	size_t next; /* atomic: the one to go on with */
+};
+
+static void *read_stats(void *context)
 {
 	struct proc_buffer buffer = { 0 };
-	struct proc_stat stat;
-	size_t count, i;
+	struct listing *listing = context;
+	struct listed *listed;
+	size_t at, end;
+
+	for (;;) {
+		at = __atomic_fetch_add(&listing->next, LISTED_AT_ONCE, __ATOMIC_RELAXED);
+		end = at + LISTED_AT_ONCE < listing->count ? at + LISTED_AT_ONCE : listing->count;
+		if (at >= end)
+			break;
+		for (; at < end; at++) {
+			listed = &listing->list[at];
+			listed->error = read_stat(listing->root, listing->pids[at], &buffer,
+						  &listed->stat);
+		}
+	}
+	proc_buffer_free(&buffer);
+	return NULL;
+}
+
+static void add_listed(struct ps_result *result, const struct listing *listing)
+{
+	size_t i;
+	int error;
+
+	for (i = 0; i < listing->count; i++) {
+		error = listing->list[i].error;
+		if (!error)
+			add_process(result, listing->pids[i], &listing->list[i].stat, false);
+		else if (error == -EINVAL || error == -ERANGE)
+			result->unreadable++;
+		else
+			result->vanished++;
+	}
+}
+
+int ps_select_all(const struct proc_root *root, struct ps_result *result)
+{
+	struct listing listing = { .root = root };
 	pid_t *pids;
 	int error;
 
 	error = list_processes(root, &pids, result);
 	if (error)
 		return error;
-	count = result->count;
+	listing.pids = pids;
+	listing.count = result->count;
+	listing.list = output_realloc(NULL, (listing.count + 1) * sizeof(*listing.list));
 	result->count = 0;
-	for (i = 0; i < count; i++) {
-		error = read_stat(root, pids[i], &buffer, &stat);
-		if (!error)
-			add_process(result, pids[i], &stat, false);
-		else if (error == -EINVAL || error == -ERANGE)
-			result->unreadable++;
-		else
-			result->vanished++;
-	}
-	proc_buffer_free(&buffer);
+	run_on_threads(threads_available(), read_stats, &listing);
+	add_listed(result, &listing);
+	free(listing.list);
 	free(pids);
 	return 0;
 }

@@ -76,6 +76,59 @@ TEST(equal_leaves_are_one)
 	frame_set_free(set);
 }
 
+/* Frame 10 is everybody's; 11 has a copy, 20, in one of three, and 21 is mapped outside, too. */
+TEST(a_difference_is_its_base_but_for_some_frames)
+{
+	uint32_t a[] = { 10, 11, 12 }, removed[] = { 11 }, added[] = { 20, 21 };
+	const struct leaf_difference difference = { removed, added, 1, 2 };
+	const struct leaf_difference less = { .removed = a, .removed_count = 3 };
+	int64_t base, other, empty;
+
+	begin();
+	counts[10] = counts[12] = 3;
+	counts[11] = 2;
+	counts[20] = 1;
+	counts[21] = 2;
+	base = frame_set_intern(set, a, 3);
+	frame_set_again(set, (uint32_t)base, 1);
+	other = frame_set_intern_like(set, (uint32_t)base, &difference);
+	empty = frame_set_intern_like(set, (uint32_t)base, &less);
+	ok(other > base && empty > other, "leaves of their own");
+	is_errno(frame_set_resolve(set, false, 2, read_counts, NULL, NULL), 0, "resolved");
+	is_u64(frame_set_totals(set).unique_pages, 5, "distinct frames");
+	is_u64(frame_set_totals(set).outside_pages, 1, "one of them outside");
+	is_u64(sums(base)->pages, 3, "pages of the base");
+	is_u64(sums(base)->inside_pages, 3, "all shared inside");
+	is_u64(sums(other)->pages, 4, "pages of the other");
+	is_u64(sums(other)->private_pages, 1, "one of them private");
+	is_u64(sums(other)->inside_pages, 2, "two shared inside");
+	is_u64(sums(other)->outside_pages, 1, "one outside");
+	is_u64(sums(other)->pss,
+	       2 * ((PAGE << SHARE_SHIFT) / 3) + (PAGE << SHARE_SHIFT) + (PAGE << SHARE_SHIFT) / 2,
+	       "its PSS");
+	is_u64(sums(empty)->pages, 0, "nothing is left of the third");
+	is_u64(sums(empty)->pss, 0, "not even a share");
+	frame_set_free(set);
+}
+
+TEST(what_is_taken_back_was_never_there)
+{
+	uint32_t a[] = { 10, 11 }, added[] = { 12 };
+	const struct leaf_difference difference = { .added = added, .added_count = 1 };
+	int64_t base, other;
+
+	begin();
+	counts[10] = counts[11] = counts[12] = 1;
+	base = frame_set_intern(set, a, 2);
+	other = frame_set_intern_like(set, (uint32_t)base, &difference);
+	frame_set_again(set, (uint32_t)other, -1);
+	is_errno(frame_set_resolve(set, false, 1, read_counts, NULL, NULL), 0, "resolved");
+	is_u64(frame_set_totals(set).unique_pages, 2, "distinct frames");
+	is_u64(sums(base)->outside_pages, 0, "nobody outside");
+	is_u64(sums(base)->private_pages, 2, "nobody else inside");
+	frame_set_free(set);
+}
+
 TEST(more_maps_than_references_are_outside)
 {
 	uint32_t a[] = { 100, 200 };
@@ -295,7 +348,8 @@ TEST(strata_are_found_again)
 	strata_free(NULL);
 }
 
-TAP_MAIN(CASE(equal_leaves_are_one), CASE(more_maps_than_references_are_outside),
+TAP_MAIN(CASE(equal_leaves_are_one), CASE(a_difference_is_its_base_but_for_some_frames),
+	 CASE(what_is_taken_back_was_never_there), CASE(more_maps_than_references_are_outside),
 	 CASE(memory_mapped_twice_by_one_process), CASE(what_is_no_memory_is_not_counted),
 	 CASE(merged_pages_in_a_sample), CASE(counts_are_read_where_frames_are), CASE(many_leaves),
 	 CASE(nothing_met_is_a_bound), CASE(what_was_read_in_full_is_exact), CASE(intervals_hold),
