@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: MIT */
+/* Documents as Markdown (with GitHub's tables), and as comma-separated values (RFC 4180). */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <json-c/json.h>
+
+#include "cli/bench/print.h"
+#include "cli/output.h"
+
+/* --- Markdown --- */
+
+/* What would end a cell, or begin something, is taken for what it is. */
+static void put(FILE *out, const char *text)
+{
+	for (; *text; text++) {
+		if (strchr("\\`*_[]<>|#", *text))
+			fputc('\\', out);
+		fputc(*text == '\n' ? ' ' : *text, out);
+	}
+}
+
+static void put_cell(FILE *out, const char *text)
+{
+	fputs(" ", out);
+	put(out, text);
+	fputs(" |", out);
+}
+
+struct table_of {
+	FILE *out;
+	bool spread;
+};
+
+static void put_row(const struct across *row, void *context)
+{
+	const struct table_of *table = context;
+	const char *skipped = document_text(row->first, "skipped");
+	char text[BENCH_FIGURE_LENGTH];
+	size_t i;
+
+	fputs("|", table->out);
+	put_cell(table->out, document_text(row->first, "label"));
+	for (i = 0; i < row->count; i++)
+		put_cell(table->out, row_figure(row->at[i], "median", text));
+	if (table->spread) {
+		bool single = row_is_single(row->first);
+
+		put_cell(table->out, single ? "" : row_figure(row->first, "sigma", text));
+		put_cell(table->out, single ? "" : row_figure(row->first, "min", text));
+		put_cell(table->out, single ? "" : row_figure(row->first, "max", text));
+	}
+	put_cell(table->out, skipped[0] ? skipped : document_text(row->first, "text"));
+	fputc('\n', table->out);
+}
+
+static void put_rows(const struct documents *documents, const struct across *experiment, FILE *out)
+{
+	struct table_of table = { out, documents->count == 1 };
+	size_t i, columns = documents->count + (table.spread ? 4 : 1);
+
+	fputs("\n| |", out);
+	for (i = 0; i < documents->count; i++)
+		put_cell(out, documents->count > 1 ? documents->labels[i] : "median");
+	fputs(table.spread ? " sigma | min | max |" : "", out);
+	fputs(" the text says |\n|---|", out);
+	for (i = 0; i < columns; i++)
+		fputs(i + 1 < columns ? "---:|" : "---|", out);
+	fputc('\n', out);
+	across_each(experiment, "rows", "key", put_row, &table);
+}
+
+static void put_parts(json_object *experiment, FILE *out)
+{
+	size_t i;
+
+	for (i = 0; i < document_count(experiment, "parts"); i++) {
+		json_object *part = document_element(experiment, "parts", i);
+		const char *verdict = document_string(part, "verdict");
+
+		fprintf(out, "- **%s**: ", verdict ? verdict : "not judged");
+		put(out, document_text(part, "claim"));
+		fputs(" -- ", out);
+		put(out, document_text(part, "reason"));
+		fputc('\n', out);
+	}
+	for (i = 0; i < document_count(experiment, "notes"); i++) {
+		const char *note = json_object_get_string(document_element(experiment, "notes", i));
+
+		fputs("- Note: ", out);
+		put(out, note ? note : "");
+		fputc('\n', out);
+	}
+}
+
+static void put_experiment(const struct documents *documents, const struct across *experiment,
+			   void *context)
+{
+	FILE *out = context;
+	size_t i;
+
+	fprintf(out, "\n## %s: ", document_text(experiment->first, "name"));
+	put(out, document_text(experiment->first, "title"));
+	fputs("\n\n> ", out);
+	put(out, document_text(experiment->first, "claim"));
+	fputs("\n>\n> -- ", out);
+	put(out, document_text(experiment->first, "source"));
+	fputs("\n\n", out);
+	put(out, document_text(experiment->first, "method"));
+	fputc('\n', out);
+	if (document_count(experiment->first, "rows"))
+		put_rows(documents, experiment, out);
+	for (i = 0; i < experiment->count; i++) {
+		const char *why = document_string(experiment->at[i], "skipped");
+
+		if (!experiment->at[i])
+			continue;
+		why = why ? why : document_text(experiment->at[i], "failed");
+		fputs("\n", out);
+		if (documents->count > 1)
+			fprintf(out, "%s: ", documents->labels[i]);
+		fprintf(out, "**%s**", document_outcome(experiment->at[i]));
+		if (why[0]) {
+			fputs(": ", out);
+			put(out, why);
+		}
+		fputs("\n\n", out);
+		put_parts(experiment->at[i], out);
+	}
+}
+
+static void put_summary_row(const struct documents *documents, const struct across *experiment,
+			    void *context)
+{
+	FILE *out = context;
+	size_t i;
+
+	fprintf(out, "| [%s](#%s) |", document_text(experiment->first, "name"),
+		document_text(experiment->first, "name"));
+	put_cell(out, document_text(experiment->first, "title"));
+	for (i = 0; i < documents->count; i++)
+		put_cell(out, experiment->at[i] ? document_outcome(experiment->at[i]) : "-");
+	fputc('\n', out);
+}
+
+static void put_head(const struct documents *documents, FILE *out)
+{
+	char *machine, *settings;
+	size_t i;
+
+	fputs("# What is said of copy-on-write, tried\n\n", out);
+	for (i = 0; i < documents->count; i++) {
+		machine = machine_line(documents->at[i]);
+		settings = settings_line(documents->at[i]);
+		fputs("- ", out);
+		put(out, machine);
+		fputs("; ", out);
+		put(out, settings);
+		fputc('\n', out);
+		free(machine);
+		free(settings);
+	}
+	fputs("\n| experiment | |", out);
+	for (i = 0; i < documents->count; i++)
+		put_cell(out, documents->count > 1 ? documents->labels[i] : "does the claim hold?");
+	fputs("\n|---|---|", out);
+	for (i = 0; i < documents->count; i++)
+		fputs("---|", out);
+	fputc('\n', out);
+	documents_each_experiment(documents, put_summary_row, out);
+}
+
+/* A stream into memory; the text is complete when it is closed. */
+static FILE *open_text(char **text, size_t *length)
+{
+	FILE *out = open_memstream(text, length);
+
+	if (!out) {
+		complain("out of memory");
+		exit(1);
+	}
+	return out;
+}
+
+static bool write_and_free(FILE *out, char **text, const char *path)
+{
+	bool written = fclose(out) == 0;
+
+	if (!written)
+		complain("out of memory");
+	written = written && report_write_text(*text, path);
+	free(*text);
+	return written;
+}
+
+bool write_markdown(const struct documents *documents, const char *path)
+{
+	char *text;
+	size_t length;
+	FILE *out = open_text(&text, &length);
+
+	put_head(documents, out);
+	documents_each_experiment(documents, put_experiment, out);
+	return write_and_free(out, &text, path);
+}
+
+/* --- CSV --- */
+
+static void put_field(FILE *out, const char *text, bool last)
+{
+	bool quoted = strpbrk(text, ",\"\r\n");
+
+	if (quoted)
+		fputc('"', out);
+	for (; *text; text++) {
+		if (*text == '"')
+			fputc('"', out);
+		fputc(*text, out);
+	}
+	fputs(quoted ? "\"" : "", out);
+	fputs(last ? "\r\n" : ",", out);
+}
+
+static void put_number(FILE *out, json_object *row, const char *member)
+{
+	double value = document_number(row, member);
+	char text[400] = "";
+
+	if (!isnan(value))
+		snprintf(text, sizeof(text), "%.10g", value);
+	put_field(out, text, false);
+}
+
+static void put_csv_rows(const char *label, json_object *experiment, FILE *out)
+{
+	static const char *const numbers[] = { "n", "median", "mean", "sigma", "min", "max" };
+	json_object *row;
+	size_t i, j;
+
+	for (i = 0; i < document_count(experiment, "rows"); i++) {
+		row = document_element(experiment, "rows", i);
+		put_field(out, label, false);
+		put_field(out, document_text(experiment, "name"), false);
+		put_field(out, document_outcome(experiment), false);
+		put_field(out, document_text(row, "key"), false);
+		put_field(out, document_text(row, "label"), false);
+		put_field(out, document_text(row, "unit"), false);
+		for (j = 0; j < sizeof(numbers) / sizeof(numbers[0]); j++)
+			put_number(out, row, numbers[j]);
+		put_field(out, document_text(row, "text"), false);
+		put_field(out, document_text(row, "skipped"), true);
+	}
+}
+
+bool write_csv(const struct documents *documents, const char *path)
+{
+	char *text;
+	size_t length, i, j;
+	FILE *out = open_text(&text, &length);
+
+	fputs("kernel,experiment,verdict,key,label,unit,n,median,mean,sigma,min,max,text,skipped\r\n",
+	      out);
+	for (i = 0; i < documents->count; i++)
+		for (j = 0; j < document_count(documents->at[i], "experiments"); j++)
+			put_csv_rows(documents->labels[i],
+				     document_element(documents->at[i], "experiments", j), out);
+	return write_and_free(out, &text, path);
+}

@@ -1,0 +1,1 @@
+// libjs-chart.js was not there when this was built: no plots.
