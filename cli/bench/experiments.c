@@ -22,6 +22,7 @@ const struct bench_experiment *const bench_experiments[] = {
 	&experiment_persistent_structure,
 	&experiment_prefork,
 	&experiment_bgsave,
+	&experiment_postgres,
 	&experiment_containers,
 	&experiment_reflink,
 	&experiment_engine,

@@ -675,7 +675,7 @@ static void judge_writes(struct bench *bench)
 	double trapped = bench_median(bench, "first/signal");
 
 	bench_judge(bench, "a first write costs a third of the kernel's",
-		    ours < 0.5 * kernel ? BENCH_HOLDS :
+		    ours < 0.4 * kernel ? BENCH_HOLDS :
 		    ours < kernel       ? BENCH_HOLDS_IN_PART :
 					  BENCH_DOES_NOT_HOLD,
 		    "%s between brackets, %s by the kernel (%.2f of it); under the signal trap %s",
