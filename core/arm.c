@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a back end with a trap needs beside fault(): to arm open pages ahead of a cut, and to make
- * known what was written before anything trapped. Called inside the gate.
+ * What a back end with a trap needs beside fault(): to arm open pages ahead of a cut, to make known
+ * what was written before anything trapped, and to tell what was opened in vain. Called inside the
+ * gate.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "core/space.h"
 
@@ -43,4 +45,39 @@ int space_discover(struct space *space, uint64_t page, bool armed)
 	count(&space_counters(space)->opened);
 	atomic_fetch_add_explicit(&space_counters(space)->present, 1, memory_order_relaxed);
 	return 1;
+}
+
+static bool equals_newest(struct space *space, uint64_t page, struct entry *entry)
+{
+	struct grace_section section = grace_enter(&space->grace);
+	const struct version *version = atomic_load_explicit(&entry->versions,
+							     memory_order_acquire);
+	uintptr_t content = version ?
+				    atomic_load_explicit(&version->content, memory_order_acquire) :
+				    content_make(CONTENT_BASE, 0);
+	bool equal = content_kind(content) == CONTENT_FRAME &&
+		     memcmp(content_frame(content), space_page(space, page),
+			    space_page_size(space)) == 0;
+
+	grace_leave(section);
+	return equal;
+}
+
+bool space_is_unchanged(struct space *space, uint64_t page)
+{
+	struct entry *entry = table_find(&space->table, page);
+	uint64_t epoch = atomic_load_explicit(&space->epoch, memory_order_relaxed);
+	uint64_t state;
+	bool equal;
+
+	if (!entry)
+		return false;
+	state = atomic_load_explicit(&entry->state, memory_order_acquire);
+	if (state_epoch(state) == epoch || (state & PAGE_BUSY) ||
+	    !atomic_compare_exchange_strong_explicit(&entry->state, &state, state | PAGE_BUSY,
+						     memory_order_acq_rel, memory_order_relaxed))
+		return false;
+	equal = equals_newest(space, page, entry);
+	settle(entry, state);
+	return equal;
 }

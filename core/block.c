@@ -7,13 +7,14 @@
  *   a run of open pages ends here,
  *   and there are no others near it   a writer goes through memory in order: twice as far as it
  *                                     came, in its direction
- *   two open in the group around it   (64 KiB) most of it will be written: the group
- *   one open in the group             a quarter of it
+ *   a quarter open of the 64 KiB
+ *   around it                         all of them: most will be written
+ *   one open of the 16 KiB around it  those
  *   none                              the page alone
  *   in a space of huge pages, none    the huge page, so that the kernel need not split it
  *
- * Scattered writes to one page in a hundred keep 1.2 pages each so, writes to all of memory in any
- * order trap three times in sixteen pages. Everything is read without a claim: the answer is a
+ * Scattered writes to one page in a hundred keep 1.1 pages each so, one in ten 1.4; writes to all of
+ * memory in any order trap about four times in sixteen pages. Everything is read without a claim: the answer is a
  * guess, and fault_around() takes what it can get.
  */
 #include "core/space.h"
@@ -91,18 +92,18 @@ static struct block along(const struct neighbourhood *at, uint64_t below, uint64
 
 static struct block choose(const struct neighbourhood *at, uint64_t most)
 {
-	uint64_t group_pages = most < GROUP_PAGES ? most : GROUP_PAGES;
-	struct block group = aligned_block(at, group_pages);
+	struct block group = aligned_block(at, most < GROUP_PAGES ? most : GROUP_PAGES);
+	struct block quarter = aligned_block(at, most < GROUP_PAGES / 4 ? most : GROUP_PAGES / 4);
 	uint64_t below = run_below(at, most), above = below ? 0 : run_above(at, most);
 	unsigned recent = count_recent(at, group);
 
 	if (below + above > 0 && below + above >= recent)
 		return along(at, below, above, most);
-	if (recent >= 2)
+	if (recent >= GROUP_PAGES / 4)
 		return group;
-	if (recent == 1)
-		return aligned_block(at, group_pages > 4 ? 4 : group_pages);
-	return at->space->huge ? at->leaf : aligned_block(at, 1);
+	if (recent > 0 && count_recent(at, quarter) > 0)
+		return quarter;
+	return at->space->huge && recent == 0 ? at->leaf : aligned_block(at, 1);
 }
 
 struct block block_around(struct space *space, uint64_t page)

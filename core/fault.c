@@ -330,7 +330,7 @@ static int open_page(struct space *space, uint64_t page, struct entry *entry, ui
 	if (MUTANT("unprotect-before-keep"))
 		unprotect(space, run);
 	if (r == 0 && needed && !MUTANT("open-before-keep") && !MUTANT("version-after-state"))
-		r = kept = keep(space, page, entry, state, true);
+		r = kept = keep(space, page, entry, state, !(flags & FAULT_SPARE));
 	if (r < 0) {
 		if (!MUTANT("failure-keeps-busy"))
 			settle(entry, state);
@@ -402,9 +402,9 @@ int fault(struct space *space, uint64_t page, unsigned flags)
 	return fault_around(space, page, flags, (struct block){ page, page + 1 });
 }
 
-int keep_ahead(struct space *space, uint64_t page)
+int keep_ahead(struct space *space, uint64_t page, struct block block)
 {
-	return fault(space, page, 0);
+	return fault_around(space, page, FAULT_SPARE, block);
 }
 
 void forget(struct space *space, uint64_t page)

@@ -125,6 +125,8 @@ void space_validate(struct space *space);
 
 /* The caller will overwrite the whole page at once: what it held need not be brought in. */
 #define FAULT_WHOLE 0x1u
+/* Nobody waits for the page: near the limit nothing is kept for it. */
+#define FAULT_SPARE 0x2u
 
 /* Makes a page writable in the current epoch. Called by a thread that is inside the gate. 0 also
  * where it is open already; -EFAULT: outside the space; -EAGAIN: no frame to be had for the old
@@ -148,8 +150,13 @@ bool space_is_open(struct space *space, uint64_t page);
 /* Ends BUSY with a new state; readers see it before any write that follows. */
 void settle(struct entry *entry, uint64_t state);
 
-/* Keeps the content of an armed page before anybody writes it, as a writer would. */
-int keep_ahead(struct space *space, uint64_t page);
+/* Keeps the content of an armed page, and of the block around it, before anybody writes it, as a
+ * writer would. -EAGAIN: frames are scarce. */
+int keep_ahead(struct space *space, uint64_t page, struct block block);
+
+/* Whether an armed page still holds what was kept when it was opened last, so that nobody wrote it
+ * since. false also where that cannot be said. */
+bool space_is_unchanged(struct space *space, uint64_t page);
 
 /* For a page that this thread opened: it reads as the base again, and its memory may be given back.
  * Not for BASE_WINDOW, which has no base below. */

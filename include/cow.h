@@ -107,6 +107,10 @@ enum cow_limit_policy {
 /* Flags of struct cow_region_options. */
 #define COW_REGION_HUGE_PAGES 0x1u /* advise transparent huge pages for the region's memory */
 #define COW_REGION_SHARED     0x2u /* back the region by a memfd; absent in a fork()ed child */
+#define COW_REGION_COPY_AHEAD \
+	0x4u /* under a trap: after each snapshot a thread of the library keeps the old contents of
+		the pages that were written before it, so that writing them again does not trap.
+		For programs that write the same pages between one snapshot and the next */
 
 struct cow_region_options {
 	size_t size;

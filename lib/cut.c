@@ -12,6 +12,7 @@
  * So what one thread wrote after it saw another thread's bracketed write is in the snapshot only if
  * that is, too.
  */
+#include "lib/copier.h"
 #include "lib/internal.h"
 
 static void order_by_address(struct cow_region *regions[], size_t count)
@@ -135,8 +136,11 @@ int cut_regions(struct cow_region *const regions[], size_t count, struct cow_sna
 		r = cut(regions, count, snapshots);
 	for (size_t i = count; i-- > 0;)
 		pthread_mutex_unlock(&regions[i]->cut_mutex);
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < count; i++) {
+		if (r == 0 && regions[i]->trap && regions[i]->trap->ahead)
+			copier_wake(regions[i]);
 		snapshot_unref_due(regions[i]);
+	}
 	return r;
 }
 

@@ -51,6 +51,8 @@ struct cow_region {
 	_Atomic uint64_t dropped_snapshots, view_bytes;
 	_Atomic(struct cow_snapshot *) later; /* references that a trap could not drop */
 	struct histogram fault_ns;
+	struct cow_region *copier_next; /* see copier.h */
+	bool copier_due;
 	_Atomic(struct attachment *) attachments;
 };
 

@@ -5,6 +5,7 @@
  */
 #include <assert.h>
 
+#include "lib/copier.h"
 #include "lib/internal.h"
 #include "lib/process.h"
 #include "lib/spill.h"
@@ -12,7 +13,8 @@
 #define LENGTH_MAX         ((size_t)1 << 44)
 #define DEFAULT_POOL_LIMIT ((size_t)64 << 20)
 #define DEFAULT_TIMEOUT_NS 1000000000ull
-#define KNOWN_FLAGS        (COW_REGION_HUGE_PAGES | COW_REGION_SHARED)
+#define KNOWN_FLAGS        (COW_REGION_HUGE_PAGES | COW_REGION_SHARED | COW_REGION_COPY_AHEAD)
+#define ADOPTED_FLAGS      COW_REGION_COPY_AHEAD /* the others are about how it was mapped */
 
 static const struct cow_region_options default_options = COW_REGION_OPTIONS_INIT;
 
@@ -25,7 +27,7 @@ static int check_options(const struct cow_region_options *options, struct region
 {
 	size_t page = sys_page_size();
 
-	if ((options->flags & ~KNOWN_FLAGS) || (base.adopt && options->flags != 0))
+	if (options->flags & ~(base.adopt ? ADOPTED_FLAGS : KNOWN_FLAGS))
 		return -EINVAL;
 	if ((uintptr_t)options->address % page != 0)
 		return -EINVAL;
@@ -267,6 +269,17 @@ static void keep_source(struct cow_region *region, struct cow_snapshot *source)
 	atomic_fetch_add(&source->branches, 1);
 }
 
+/* Without a trap there is nothing to be spared. */
+static int start_copier(struct cow_region *region)
+{
+	int r;
+
+	if (!region->trap)
+		return 0;
+	r = ahead_new(region->space.pages, &region->trap->ahead);
+	return r < 0 ? r : copier_add(region);
+}
+
 /* What can fail; region_destroy() undoes whatever was done of it. */
 static int set_up(struct cow_region *region, const struct cow_region_options *options,
 		  struct region_base base)
@@ -289,7 +302,9 @@ static int set_up(struct cow_region *region, const struct cow_region_options *op
 		r = init_space(region, options, base);
 	if (r == 0)
 		r = init_trap(region, options->trap, base.content ? -1 : file);
-	return r == 0 && base.content ? start_with_content(region, base.content) : r;
+	if (r == 0 && base.content)
+		r = start_with_content(region, base.content);
+	return r == 0 && (options->flags & COW_REGION_COPY_AHEAD) ? start_copier(region) : r;
 }
 
 int region_make(size_t length, const struct cow_region_options *given, struct region_base base,
@@ -382,6 +397,8 @@ void cow_region_free(struct cow_region *region)
 {
 	if (check_region(region) < 0)
 		return;
+	if (region->trap && region->trap->ahead)
+		copier_remove(region);
 	snapshot_unref_due(region);
 	region_put(region);
 }

@@ -237,7 +237,9 @@ int cow_snapshot_map(struct cow_snapshot *snapshot, uint32_t flags, const void *
 	if (!ret_base || (flags & ~COW_MAP_POPULATE))
 		return -EINVAL;
 	pthread_mutex_lock(&snapshot->view_mutex);
-	if (!snapshot->view) {
+	if (atomic_load(&snapshot->pins) & SNAPSHOT_DROPPED)
+		r = -ESTALE; /* the last resort takes mapped ones, too */
+	if (r == 0 && !snapshot->view) {
 		r = snapshot_pin(snapshot); /* until the snapshot goes */
 		if (r == 0) {
 			r = view_new(snapshot, &snapshot->view);

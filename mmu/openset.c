@@ -150,3 +150,11 @@ bool openset_next(struct openset *set, uint64_t *word, uint64_t *ret_bits)
 {
 	return next_word(set, 0, word, ret_bits);
 }
+
+void openset_clear(struct openset *set)
+{
+	uint64_t bits;
+
+	for (uint64_t word = 0; openset_next(set, &word, &bits); word++)
+		atomic_store(&set->levels[0][word], 0);
+}

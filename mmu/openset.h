@@ -36,6 +36,9 @@ bool openset_has(const struct openset *set, uint64_t page);
 bool openset_after(struct openset *set, uint64_t page, uint64_t *ret_page);
 bool openset_before(const struct openset *set, uint64_t page, uint64_t *ret_page);
 
+/* Takes out everything; nobody adds meanwhile. */
+void openset_clear(struct openset *set);
+
 /* Takes out one page that is known to be in no other hand. */
 void openset_remove(struct openset *set, uint64_t page);
 

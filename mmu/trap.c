@@ -13,6 +13,8 @@ static void trap_unprotect(struct mmu *mmu, uint64_t first, uint64_t count)
 	if (atomic_load_explicit(&trap->armed, memory_order_relaxed) == TRAP_PLAIN)
 		return; /* nothing is registered yet */
 	openset_add_run(&trap->open, first, count);
+	if (trap->ahead)
+		ahead_note(trap->ahead, first, count);
 	if (!trap_is_relieving() && trap->ops->unprotect(trap, first, count) < 0)
 		atomic_store(&trap->refused, 1);
 }
@@ -53,6 +55,8 @@ static int trap_protect_open(struct mmu *mmu)
 		cost_learn(&trap->cost, runs.calls, runs.expected_ns, (double)(host_now() - start));
 	else
 		put_back_opened(trap);
+	if (trap->ahead)
+		ahead_turn(trap->ahead);
 	return runs.error;
 }
 
@@ -429,5 +433,6 @@ void trap_free(struct trap *trap)
 	if (trap->ops && trap->ops->stop)
 		trap->ops->stop(trap);
 	openset_destroy(&trap->open);
+	ahead_free(trap->ahead);
 	sys_free(trap);
 }

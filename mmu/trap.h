@@ -16,6 +16,7 @@
 #define COW_MMU_TRAP_H
 
 #include "core/space.h"
+#include "mmu/ahead.h"
 #include "mmu/cost.h"
 #include "mmu/openset.h"
 
@@ -66,6 +67,7 @@ struct trap {
 	unsigned char *base;
 	size_t length;
 	struct openset open;
+	struct ahead *ahead; /* NULL: nothing is copied ahead */
 	_Atomic uint32_t armed;   /* enum trap_phase; who traps while it starts waits on it */
 	struct lock arm_lock;     /* who holds it sees no page armed ahead */
 	_Atomic uint32_t refused; /* since the last cut the kernel refused to open a page */
@@ -142,6 +144,5 @@ void trap_free(struct trap *trap); /* NULL-safe; nobody is inside */
 /* For the userfaultfd back ends, before the start: the window maps a file in memory privately, which
  * source fills. What it fills in is the window's base: armed, written by nobody. */
 void trap_set_source(struct trap *trap, const struct trap_source *source);
-
 
 #endif

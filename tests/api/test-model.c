@@ -22,6 +22,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "lib/copier.h"
 #include "lib/internal.h"
 #include "tests/tap.h"
 
@@ -497,6 +498,10 @@ static struct cow_region_options make_options(struct mregion *r)
 	if (one_in(8))
 		options.flags |= COW_REGION_HUGE_PAGES;
 	if (one_in(4))
+		options.flags |= COW_REGION_COPY_AHEAD;
+	if (one_in(2))
+		options.block = PAGE << draw(7);
+	if (one_in(4))
 		options.pool_limit = PAGE * (draw(64) + 1);
 	r->limited = one_in(2);
 	if (!r->limited)
@@ -552,7 +557,7 @@ static void op_region_new(void)
 	      shape.pages, adopt ? " adopted" : "", options.flags, options.preimage_limit,
 	      options.limit_policy);
 	if (adopt) {
-		options.flags = 0;
+		options.flags &= COW_REGION_COPY_AHEAD;
 		e = cow_region_adopt(memory_to_adopt(r), bytes(r), &options, &r->region);
 	} else {
 		e = cow_region_new(bytes(r) - cut_off, &options, &r->region);
@@ -992,6 +997,8 @@ static void check_after_step(void)
 	find_dropped();
 	for (unsigned i = 0; i < REGIONS; i++)
 		if (regions[i]) {
+			if (regions[i]->region->trap && regions[i]->region->trap->ahead)
+				copier_drain(regions[i]->region);
 			space_validate(&regions[i]->region->space);
 			check_stats(regions[i]);
 		}

@@ -326,7 +326,7 @@ static void ahead(struct side *side, unsigned page)
 
 	if (gate)
 		gate_enter(&side->space.gate, host_shard(), false);
-	(void)keep_ahead(&side->space, page);
+	(void)keep_ahead(&side->space, page, (struct block){ page, page + 1 });
 	if (gate)
 		gate_leave(&side->space.gate, host_shard());
 }

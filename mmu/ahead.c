@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+
+#include "mmu/ahead.h"
+#include "mmu/trap.h"
+#include "sys/sys.h"
+
+int ahead_new(uint64_t pages, struct ahead **ret_ahead)
+{
+	struct ahead *ahead = sys_alloc(sizeof(*ahead));
+	int r;
+
+	if (!ahead)
+		return -ENOMEM;
+	r = openset_init(&ahead->written[0], pages);
+	if (r == 0)
+		r = openset_init(&ahead->written[1], pages);
+	if (r == 0)
+		r = openset_init(&ahead->guessed, pages);
+	if (r < 0)
+		ahead_free(ahead);
+	else
+		*ret_ahead = ahead;
+	return r;
+}
+
+void ahead_free(struct ahead *ahead)
+{
+	if (!ahead)
+		return;
+	openset_destroy(&ahead->written[0]);
+	openset_destroy(&ahead->written[1]);
+	openset_destroy(&ahead->guessed);
+	sys_free(ahead);
+}
+
+void ahead_note(struct ahead *ahead, uint64_t first, uint64_t count)
+{
+	openset_add_run(&ahead->written[ahead->current], first, count);
+}
+
+void ahead_turn(struct ahead *ahead)
+{
+	ahead->current ^= 1;
+	openset_clear(&ahead->written[ahead->current]);
+}
+
+/* Of pages that we opened in the last interval, only those that differ from what was kept then. */
+static uint64_t drop_unwritten(struct trap *trap, uint64_t word, uint64_t bits)
+{
+	struct openset *guessed = &trap->ahead->guessed;
+
+	for (uint64_t left = bits; left; left &= left - 1) {
+		uint64_t page = word * 64 + (uint64_t)__builtin_ctzll(left);
+
+		if (openset_has(guessed, page) && space_is_unchanged(trap->space, page)) {
+			openset_remove(guessed, page);
+			bits &= ~(left & -left);
+		}
+	}
+	return bits;
+}
+
+/* A page in a run that a writer has a hand on ends what is opened in one go. */
+static int keep_run(struct trap *trap, uint64_t first, uint64_t end)
+{
+	int r = 0;
+
+	openset_add_run(&trap->ahead->guessed, first, end - first);
+	for (uint64_t page = first; r == 0 && page < end; page++)
+		if (!space_is_open(trap->space, page))
+			r = keep_ahead(trap->space, page, (struct block){ page, end });
+	return r;
+}
+
+static int keep_word(struct trap *trap, uint64_t word, uint64_t bits)
+{
+	int r = 0;
+
+	while (r == 0 && bits) {
+		unsigned first = (unsigned)__builtin_ctzll(bits);
+		uint64_t after = ~(bits >> first);
+		unsigned length = after ? (unsigned)__builtin_ctzll(after) : 64;
+
+		if (length > 64 - first)
+			length = 64 - first;
+		r = keep_run(trap, word * 64 + first, word * 64 + first + length);
+		bits &= ~((length == 64 ? ~(uint64_t)0 : ((uint64_t)1 << length) - 1) << first);
+	}
+	return r;
+}
+
+int ahead_step(struct trap *trap)
+{
+	uint64_t word = 0, bits;
+	struct openset *last;
+	int r = 0;
+
+	gate_enter(&trap->space->gate, host_shard(), false);
+	last = &trap->ahead->written[trap->ahead->current ^ 1];
+	if (openset_next(last, &word, &bits)) {
+		openset_take(last, word, 1, &bits);
+		r = keep_word(trap, word, drop_unwritten(trap, word, bits));
+		if (r == 0)
+			r = 1;
+	}
+	gate_leave(&trap->space->gate, host_shard());
+	return r;
+}
