@@ -63,29 +63,11 @@ static bool parse_pid(pid_t *ret_pid)
 	return true;
 }
 
-/* What container engines leave for those inside to know. */
-static bool is_container(struct doctor *doctor)
-{
-	static const char *const marks[] = { ".dockerenv", "run/.containerenv",
-					     "run/systemd/container" };
-	size_t i;
-	int fd;
-
-	for (i = 0; i < sizeof(marks) / sizeof(marks[0]); i++) {
-		fd = proc_root_open_file(&doctor->root, marks[i]);
-		if (fd >= 0) {
-			close(fd);
-			return true;
-		}
-	}
-	return false;
-}
-
 static void look_at_all(struct doctor *doctor, pid_t pid)
 {
 	struct text text;
 
-	doctor->container = is_container(doctor);
+	doctor->container = doctor_is_container(doctor);
 	doctor->memory = (struct proc_meminfo){ KEYED_ABSENT, KEYED_ABSENT, KEYED_ABSENT,
 						KEYED_ABSENT, KEYED_ABSENT, KEYED_ABSENT };
 	if (doctor_read(doctor, "proc/meminfo", &text) &&

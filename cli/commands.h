@@ -11,6 +11,7 @@ extern const struct command command_demo;
 extern const struct command command_doctor;
 extern const struct command command_file;
 extern const struct command command_help;
+extern const struct command command_probe;
 extern const struct command command_ps;
 extern const struct command command_stat;
 extern const struct command command_store;

@@ -26,6 +26,7 @@ const struct command *const command_table[] = {
 #endif
 	&command_doctor,
 	&command_file,
+	&command_probe,
 	&command_ps,
 	&command_stat,
 	&command_store,

@@ -118,6 +118,15 @@ static void print_titles(const struct table *table, FILE *stream, const size_t *
 	fputc('\n', stream);
 }
 
+/* Whether nothing follows a cell in its row, so that no blanks need. */
+static bool ends_row(const struct table *table, size_t i)
+{
+	for (i++; i < table->used && i % table->count != 0; i++)
+		if (table->cells[i].text[0])
+			return false;
+	return true;
+}
+
 void table_print(const struct table *table, FILE *stream)
 {
 	size_t *widths = output_realloc(NULL, table->count * sizeof(*widths));
@@ -130,11 +139,13 @@ void table_print(const struct table *table, FILE *stream)
 	print_titles(table, stream, widths);
 	for (i = 0; i < table->used; i++) {
 		column = i % table->count;
-		last = column + 1 == table->count || i + 1 == table->used;
+		last = ends_row(table, i);
 		print_cell(table, stream, column, widths[column], table->cells[i].text,
 			   table->cells[i].style, last);
-		if (last)
-			fputc('\n', stream);
+		if (!last)
+			continue;
+		fputc('\n', stream);
+		i += table->count - 1 - column; /* what is left of the row is empty */
 	}
 	free(widths);
 }

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "cli/output.h"
 
@@ -70,6 +71,24 @@ bool doctor_read_word(struct doctor *doctor, const char *path, char *word, size_
 	proc_choice_parse(line, &line);
 	text_copy(line, word, room);
 	return true;
+}
+
+/* What container engines leave for those inside to know. */
+bool doctor_is_container(struct doctor *doctor)
+{
+	static const char *const marks[] = { ".dockerenv", "run/.containerenv",
+					     "run/systemd/container" };
+	size_t i;
+	int fd;
+
+	for (i = 0; i < sizeof(marks) / sizeof(marks[0]); i++) {
+		fd = proc_root_open_file(&doctor->root, marks[i]);
+		if (fd >= 0) {
+			close(fd);
+			return true;
+		}
+	}
+	return false;
 }
 
 enum level doctor_worst(const struct doctor *doctor)

@@ -66,6 +66,9 @@ bool doctor_read_u64(struct doctor *doctor, const char *path, uint64_t *ret_valu
 /* The word in brackets, or the whole line. */
 bool doctor_read_word(struct doctor *doctor, const char *path, char *word, size_t room);
 
+/* Whether a container engine left its mark. */
+bool doctor_is_container(struct doctor *doctor);
+
 void doctor_look_at_machine(struct doctor *doctor);
 void doctor_look_at_memory(struct doctor *doctor);
 void doctor_look_at_cgroups(struct doctor *doctor, pid_t pid); /* 0: of this process */
