@@ -170,7 +170,7 @@ static void first_writes_of(const struct variant *variant, size_t size, struct w
 
 void bench_first_writes(void)
 {
-	struct job job = { .size = (options.quick ? 16 : 512) * MIB,
+	struct job job = { .size = (options.quick ? 8 : 512) * MIB,
 			   .seed = options.seed,
 			   .prepare = prepare_kernel,
 			   .turn = turn_kernel };
@@ -344,7 +344,7 @@ static void set_of(const struct variant *variant, size_t size, struct worker *ke
 
 void bench_copier(void)
 {
-	struct job job = { .size = (options.quick ? 64 : 512) * MIB,
+	struct job job = { .size = (options.quick ? 16 : 512) * MIB,
 			   .seed = options.seed,
 			   .prepare = prepare_kernel,
 			   .turn = turn_set_kernel };
