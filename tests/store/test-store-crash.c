@@ -168,7 +168,7 @@ static int save_more(struct cow_store *store, struct work_state *state)
 static bool goes_on(const struct work_state *found)
 {
 	struct work_state *state = malloc(sizeof(*state));
-	const struct work_state *const states[] = { state };
+	struct work_state *const states[] = { state };
 	struct cow_store *store;
 	bool holds = false;
 	int r;
@@ -192,7 +192,7 @@ static bool goes_on(const struct work_state *found)
 
 static int check(const struct crash_state *state, void *context)
 {
-	const struct work_state *candidates[2] = { &recording.states[state->mark], NULL };
+	struct work_state *candidates[2] = { &recording.states[state->mark], NULL };
 	bool two = state->between && state->mark + 1 < recording.count;
 	char text[256];
 	int which, r;
@@ -206,8 +206,8 @@ static int check(const struct crash_state *state, void *context)
 	recording.checked++;
 	which = work_check(recording.directory, candidates, two ? 2 : 1, recording.why);
 	if (which >= 0 && candidates[which]->count > 0 && candidates[which]->count < WORK_LAYERS &&
-	    recording.go_on_every &&
-	    recording.checked % recording.go_on_every == 0 && !goes_on(candidates[which]))
+	    recording.go_on_every && recording.checked % recording.go_on_every == 0 &&
+	    !goes_on(candidates[which]))
 		which = -1;
 	if (which >= 0)
 		return 0;

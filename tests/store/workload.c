@@ -306,18 +306,16 @@ static int call_save(struct work *work)
 	return cow_store_save(work->store, plan.snapshot, &options, plan.saved);
 }
 
-static void model_save(struct work *work)
+static void model_save(const struct work *work, const char *id, struct work_state *state)
 {
-	struct work_state *state = &work->state;
 	struct work_layer *layer = &state->layers[state->count++];
 
-	memcpy(layer->id, plan.saved, sizeof(layer->id));
+	snprintf(layer->id, sizeof(layer->id), "%s", id);
 	memcpy(layer->version, work->live, sizeof(layer->version));
 	if (!(plan.flags & COW_SAVE_KEEP_HEAD))
-		memcpy(state->head, plan.saved, sizeof(state->head));
+		memcpy(state->head, layer->id, sizeof(state->head));
 	if (plan.tag[0])
-		set_tag(state, plan.tag, plan.saved);
-	plan.snapshot = cow_snapshot_unref(plan.snapshot);
+		set_tag(state, plan.tag, id);
 }
 
 static int call_restore(struct work *work)
@@ -376,27 +374,61 @@ int work_call(struct work *work)
 	}
 }
 
-void work_done(struct work *work)
+static void model(const struct work *work, const char *saved, struct work_state *state)
 {
 	switch (work->kind) {
 	case WORK_SAVE:
-		model_save(work);
+		model_save(work, saved, state);
 		break;
 	case WORK_TAG:
-		set_tag(&work->state, plan.tag, plan.id);
+		set_tag(state, plan.tag, plan.id);
 		break;
 	case WORK_UNTAG:
-		set_tag(&work->state, plan.tag, "");
+		set_tag(state, plan.tag, "");
 		break;
 	case WORK_DELETE:
-		remove_layer(&work->state, plan.id, plan.parent);
-		break;
-	case WORK_RESTORE:
-		model_restore(work);
+		remove_layer(state, plan.id, plan.parent);
 		break;
 	default:
 		break;
 	}
+}
+
+void work_preview(const struct work *work, struct work_state *ret_state)
+{
+	*ret_state = work->state;
+	model(work, WORK_ANY_ID, ret_state);
+}
+
+void work_done(struct work *work)
+{
+	model(work, plan.saved, &work->state);
+	if (work->kind == WORK_SAVE)
+		plan.snapshot = cow_snapshot_unref(plan.snapshot);
+	if (work->kind == WORK_RESTORE)
+		model_restore(work);
+}
+
+int work_go_on(struct work *work, const char *directory, const struct work_options *options,
+	       const struct work_state *state)
+{
+	int r = work_open(work, directory, options);
+
+	if (r < 0)
+		return r;
+	work->state = *state;
+	for (size_t i = 0; i < state->count; i++)
+		for (unsigned page = 0; page < WORK_PAGES; page++)
+			if (state->layers[i].version[page] > work->last_version)
+				work->last_version = state->layers[i].version[page];
+	if (state->head[0] == '\0')
+		return 0;
+	work->kind = WORK_RESTORE;
+	memcpy(plan.id, state->head, sizeof(plan.id));
+	r = work_call(work);
+	if (r == 0)
+		work_done(work);
+	return r;
 }
 
 int work_step(struct work *work)
@@ -548,15 +580,35 @@ static void say_names(const struct work_state *state, const char *what, char *to
 					       state->tags[i].id);
 }
 
+/* A layer of any identity gets that of the one that is found and otherwise not known. */
+static void bind_any(const struct work_state *found, struct work_state *state)
+{
+	const char *id = NULL;
+
+	for (size_t i = 0; i < found->count; i++)
+		if (!find_layer(state, found->layers[i].id))
+			id = found->layers[i].id;
+	for (size_t i = 0; id && i < state->count; i++)
+		if (strcmp(state->layers[i].id, WORK_ANY_ID) == 0)
+			memcpy(state->layers[i].id, id, COW_ID_LENGTH);
+	for (size_t i = 0; id && i < WORK_TAGS; i++)
+		if (strcmp(state->tags[i].id, WORK_ANY_ID) == 0)
+			memcpy(state->tags[i].id, id, COW_ID_LENGTH);
+	if (id && strcmp(state->head, WORK_ANY_ID) == 0)
+		memcpy(state->head, id, COW_ID_LENGTH);
+}
+
 /* The index of the state whose names these are. */
-static int match(const struct work_state *found, const struct work_state *const states[],
-		 size_t count, char why[256])
+static int match(const struct work_state *found, struct work_state *const states[], size_t count,
+		 char why[256])
 {
 	char one[120], other[120];
 
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < count; i++) {
+		bind_any(found, states[i]);
 		if (same_names(found, states[i]))
 			return (int)i;
+	}
 	say_names(found, "found", one, sizeof(one));
 	say_names(states[0], "wanted", other, sizeof(other));
 	snprintf(why, 256, "%s; %s", one, other);
@@ -581,7 +633,7 @@ static bool check_content(struct cow_store *store, const char *directory,
 }
 
 static int check_open(struct cow_store *store, const char *directory,
-		      const struct work_state *const states[], size_t count, char why[256])
+		      struct work_state *const states[], size_t count, char why[256])
 {
 	struct found *found = calloc(1, sizeof(*found));
 	int which = -1;
@@ -597,7 +649,7 @@ static int check_open(struct cow_store *store, const char *directory,
 	return which;
 }
 
-int work_check(const char *directory, const struct work_state *const states[], size_t count,
+int work_check(const char *directory, struct work_state *const states[], size_t count,
 	       char why[256])
 {
 	struct cow_store *store;
@@ -614,7 +666,7 @@ int work_check(const char *directory, const struct work_state *const states[], s
 
 bool work_holds(struct work *work, char why[256])
 {
-	const struct work_state *const states[] = { &work->state };
+	struct work_state *const states[] = { &work->state };
 
 	return check_open(work->store, work->directory, states, 1, why) == 0;
 }

@@ -88,14 +88,22 @@ int work_call(struct work *work);
 void work_done(struct work *work);
 /* The three at once. */
 int work_step(struct work *work);
+/* What the step under way makes of the state, should it come to pass; a layer that it saves has
+ * the identity WORK_ANY_ID. */
+void work_preview(const struct work *work, struct work_state *ret_state);
+#define WORK_ANY_ID "?"
+
+/* Opens a store that is known to hold a state, and goes on from its HEAD. */
+int work_go_on(struct work *work, const char *directory, const struct work_options *options,
+	       const struct work_state *state);
 
 void work_fill(unsigned char page[WORK_PAGE], unsigned index, uint32_t version);
 size_t work_offset(unsigned index); /* of a page in the region */
 
 /* Whether a directory holds one of these states exactly: opened as after a crash, every layer read
  * by the library and by the second reader, everything verified. Returns which one, or -1 with the
- * reason in why. */
-int work_check(const char *directory, const struct work_state *const states[], size_t count,
+ * reason in why. A layer WORK_ANY_ID gets the identity of the one that is not known otherwise. */
+int work_check(const char *directory, struct work_state *const states[], size_t count,
 	       char why[256]);
 
 /* Whether the store, as it is open now, holds what it should. */
