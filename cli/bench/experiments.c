@@ -25,6 +25,7 @@ const struct bench_experiment *const bench_experiments[] = {
 	&experiment_postgres,
 	&experiment_containers,
 	&experiment_reflink,
+	&experiment_qcow2,
 	&experiment_engine,
 	NULL,
 };

@@ -21,6 +21,7 @@ extern const struct bench_experiment experiment_page_granularity;
 extern const struct bench_experiment experiment_persistent_structure;
 extern const struct bench_experiment experiment_postgres;
 extern const struct bench_experiment experiment_prefork;
+extern const struct bench_experiment experiment_qcow2;
 extern const struct bench_experiment experiment_reflink;
 extern const struct bench_experiment experiment_rss;
 extern const struct bench_experiment experiment_spawn_rate;
