@@ -268,7 +268,61 @@ static size_t piece_length(uint64_t offset, size_t length)
 	return length / CLUSTER * CLUSTER;
 }
 
-int chain_read(struct chain *chain, uint64_t offset, void *buffer, size_t length, bool verify)
+/* One cluster, without a look at its neighbours. */
+static int place_of(struct chain *chain, uint64_t cluster, unsigned char scratch[CLUSTER],
+		    struct place *ret_place, struct layer **ret_layer)
+{
+	struct place place = { .kind = PLACE_NONE };
+
+	for (unsigned i = 0; place.kind == PLACE_NONE && i < chain->depth; i++) {
+		struct layer *layer = chain->layers[i];
+		const unsigned char *table;
+		int r = 0;
+
+		if (cluster < tail_start(layer->footer.length) / CLUSTER)
+			r = layer_read_slice(layer, cluster / SLICE, scratch, TABLE_REMEMBER,
+					     &table);
+		if (r > 0)
+			r = layer_place(layer, get_be64(table + cluster % SLICE * 8), &place);
+		if (r < 0)
+			return r;
+		*ret_layer = layer;
+	}
+	*ret_place = place;
+	return 0;
+}
+
+static int read_cluster(struct chain *chain, uint64_t cluster, unsigned char *to, bool verify)
+{
+	struct layer *layer = NULL;
+	struct place place;
+	int r = place_of(chain, cluster, to, &place, &layer);
+
+	if (r < 0)
+		return r;
+	if (place.kind == PLACE_DATA)
+		return layer_read_clusters(layer, place.offset, 1, to, verify);
+	memset(to, 0, CLUSTER);
+	return 0;
+}
+
+/* A piece of a cluster, or a whole one. */
+static int read_small(struct chain *chain, uint64_t offset, void *buffer, size_t length,
+		      bool verify)
+{
+	unsigned char cluster[CLUSTER];
+	int r;
+
+	if (length == CLUSTER)
+		return read_cluster(chain, offset / CLUSTER, buffer, verify);
+	r = read_cluster(chain, offset / CLUSTER, cluster, verify);
+	if (r == 0)
+		memcpy(buffer, cluster + offset % CLUSTER, length);
+	return r;
+}
+
+static int read_large(struct chain *chain, uint64_t offset, void *buffer, size_t length,
+		      bool verify)
 {
 	struct slice_map *map = sys_alloc(sizeof(*map));
 	unsigned char *to = buffer;
@@ -289,4 +343,15 @@ int chain_read(struct chain *chain, uint64_t offset, void *buffer, size_t length
 	}
 	sys_free(map);
 	return r;
+}
+
+int chain_read(struct chain *chain, uint64_t offset, void *buffer, size_t length, bool verify)
+{
+	uint64_t end = tail_start(chain_length(chain));
+
+	if (offset > end || length > end - offset)
+		return -ERANGE;
+	if (length > 0 && offset / CLUSTER == (offset + length - 1) / CLUSTER)
+		return read_small(chain, offset, buffer, length, verify);
+	return read_large(chain, offset, buffer, length, verify);
 }

@@ -28,10 +28,8 @@ void index_free(struct index *index);
 struct index_entry *index_find(const struct index *index, const struct layer_id *id);
 
 /* --- list.c --- */
-/* Opens a layer's file that nobody else uses, locked: a descriptor; -EBUSY. */
-int layer_lock_unused(struct cow_store *store, const char *name);
 /* Removes the file of a layer that HEAD no longer names; -EBUSY: somebody uses it. */
-int layer_remove(struct cow_store *store, const struct layer_id *id);
+int layer_remove(struct cow_store *store, const struct index_entry *entry);
 /* Removes deleted layers that have no children, and what is without children then. */
 int sweep_deleted(struct cow_store *store, struct index *index, struct cow_compact_stats *stats);
 

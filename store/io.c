@@ -160,9 +160,9 @@ int io_unlink(int directory, const char *name)
 	return r;
 }
 
-int io_lock(int fd, int operation)
+int io_lock(int fd, uint64_t byte, int kind)
 {
-	return io_table->lock(fd, operation);
+	return io_table->lock(fd, byte, kind);
 }
 
 int io_clone(int to, uint64_t to_offset, int from, uint64_t from_offset, uint64_t length)

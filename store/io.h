@@ -32,7 +32,7 @@ struct io_ops {
 	int (*sync_dir)(int directory);
 	int (*rename)(int directory, const char *from, const char *to);
 	int (*unlink)(int directory, const char *name);
-	int (*lock)(int fd, int operation); /* flock()'s */
+	int (*lock)(int fd, uint64_t byte, int kind); /* F_RDLCK, F_WRLCK, F_UNLCK; -EBUSY */
 	int (*clone)(int to, uint64_t to_offset, int from, uint64_t from_offset, uint64_t length);
 };
 
@@ -78,7 +78,7 @@ int io_sync_data(int fd);
 int io_sync_dir(int directory);
 int io_rename(int directory, const char *from, const char *to);
 int io_unlink(int directory, const char *name);
-int io_lock(int fd, int operation);
+int io_lock(int fd, uint64_t byte, int kind);
 int io_clone(int to, uint64_t to_offset, int from, uint64_t from_offset, uint64_t length);
 
 #endif

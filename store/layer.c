@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <fcntl.h>
 #include <string.h>
-#include <sys/file.h>
 
 #include "store/io.h"
 #include "store/layer.h"
@@ -47,28 +46,6 @@ static int read_footer(struct cow_store *store, int fd, const char *name, const 
 	}
 	*ret_bytes = bytes;
 	return 0;
-}
-
-/* The file may be replaced between opening and locking; then it has no name any more, and the one
- * that has it now is opened. */
-static int open_locked(struct cow_store *store, const char *name)
-{
-	for (;;) {
-		uint64_t bytes, links = 0;
-		int fd = io_open(store->directory, name, O_RDONLY);
-		int r;
-
-		if (fd < 0)
-			return fd;
-		r = io_lock(fd, LOCK_SH | LOCK_NB);
-		if (r == 0)
-			r = sys_file_size(fd, &bytes, &links);
-		if (r == 0 && links > 0)
-			return fd;
-		io_close(fd);
-		if (r < 0 && r != -EWOULDBLOCK)
-			return r;
-	}
 }
 
 int layer_read_footer(struct cow_store *store, const struct layer_id *id, struct footer *ret_footer,
@@ -144,6 +121,39 @@ static void layer_free(struct layer *layer)
 	sys_free(layer);
 }
 
+/* The file may be replaced, or removed, between opening and holding it; then it has no name any
+ * more, and the one that has it now is opened. */
+static int open_held(struct layer *layer)
+{
+	struct cow_store *store = layer->store;
+
+	for (;;) {
+		uint64_t bytes, links = 0;
+		int r;
+
+		r = layer->fd = io_open(store->directory, layer->name, O_RDONLY);
+		if (r >= 0)
+			r = read_footer(store, layer->fd, layer->name, &layer->id, &layer->footer,
+					&layer->file_bytes);
+		if (r == 0)
+			r = store_hold_locked(store, layer->footer.sequence);
+		if (r < 0 && r != -EBUSY)
+			return r;
+		layer->held = r == 0;
+		if (r == 0)
+			r = sys_file_size(layer->fd, &bytes, &links);
+		if (r < 0 && r != -EBUSY)
+			return r;
+		if (r == 0 && links > 0)
+			return 0;
+		if (layer->held)
+			store_release_locked(store, layer->footer.sequence);
+		layer->held = false;
+		io_close(layer->fd);
+		layer->fd = -1;
+	}
+}
+
 static int layer_new(struct cow_store *store, const struct layer_id *id, struct layer **ret_layer)
 {
 	struct layer *layer = sys_alloc(sizeof(*layer));
@@ -154,17 +164,17 @@ static int layer_new(struct cow_store *store, const struct layer_id *id, struct 
 	layer->store = store;
 	layer->refs = 1;
 	layer->id = *id;
+	layer->fd = -1;
 	pthread_mutex_init(&layer->mutex, NULL);
 	layer_name(id, layer->name);
-	r = layer->fd = open_locked(store, layer->name);
-	if (r >= 0)
-		r = read_footer(store, layer->fd, layer->name, id, &layer->footer,
-				&layer->file_bytes);
+	r = open_held(layer);
 	if (r == 0)
 		r = read_header(layer);
 	if (r == 0)
 		r = read_l1(layer);
 	if (r < 0) {
+		if (layer->held)
+			store_release_locked(store, layer->footer.sequence);
 		layer_free(layer);
 		return r;
 	}
@@ -226,6 +236,7 @@ void layer_close(struct layer *layer)
 	for (link = &store->layers; last && *link; link = &(*link)->next)
 		if (*link == layer) {
 			*link = layer->next;
+			store_release_locked(store, layer->footer.sequence);
 			break;
 		}
 	pthread_mutex_unlock(&store->layers_mutex);

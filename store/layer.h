@@ -6,7 +6,7 @@
  * the content is. Tables are read as they are needed, a slice (2 MiB of the guest, one L2 table) at
  * a time, each checked against its checksum; a few are remembered.
  *
- * An open layer is locked shared (flock), and is not removed by anybody meanwhile. The store knows
+ * An open layer is held (store_hold), and is not removed by anybody meanwhile. The store knows
  * its open layers, so that one file is open once.
  *
  * A chain is a layer and all below it, newest first, checked when it is put together: each file is
@@ -19,7 +19,7 @@
 
 #include "store/store.h"
 
-#define CACHED_SLICES 32u /* a layer */
+#define CACHED_SLICES 8u /* a layer */
 
 struct cached_slice {
 	uint64_t slice; /* plus one; 0: empty */
@@ -32,6 +32,7 @@ struct layer {
 	struct cow_store *store;
 	uint32_t refs;
 	int fd;
+	bool held;
 	struct layer_id id;
 	struct footer footer;
 	struct qcow2_header header;

@@ -2,7 +2,6 @@
 /* What is in a store, tags, and giving layers up. */
 #include <fcntl.h>
 #include <stdio.h>
-#include <sys/file.h>
 
 #include "lib/internal.h"
 #include "store/index.h"
@@ -267,37 +266,17 @@ static int check_delete(struct cow_store *store, const struct layer_id *id,
 	return 0;
 }
 
-/* Whether nobody else has the file open: then it stays locked until it is closed. */
-int layer_lock_unused(struct cow_store *store, const char *name)
-{
-	int fd = io_open(store->directory, name, O_RDONLY);
-	int r;
-
-	if (fd < 0)
-		return fd;
-	r = io_lock(fd, LOCK_EX | LOCK_NB);
-	if (r < 0) {
-		io_close(fd);
-		return r == -EWOULDBLOCK ? -EBUSY : r;
-	}
-	return fd;
-}
-
-/* The file of a layer that HEAD no longer names. */
-int layer_remove(struct cow_store *store, const struct layer_id *id)
+int layer_remove(struct cow_store *store, const struct index_entry *entry)
 {
 	char name[LAYER_NAME_LENGTH];
-	int fd, r;
+	int r = store_lock_unused(store, entry->footer.sequence);
 
-	layer_name(id, name);
-	r = fd = layer_lock_unused(store, name);
-	if (r == -ENOENT)
-		return 0;
-	if (r >= 0)
-		r = io_unlink(store->directory, name);
-	if (fd >= 0)
-		io_close(fd);
-	return r;
+	if (r < 0)
+		return r;
+	layer_name(&entry->id, name);
+	r = io_unlink(store->directory, name);
+	store_unlock(store, entry->footer.sequence);
+	return r == -ENOENT ? 0 : r;
 }
 
 /* Given up in HEAD first; then the file, and all below that was only there for it. What cannot go
@@ -337,7 +316,7 @@ int sweep_deleted(struct cow_store *store, struct index *index, struct cow_compa
 
 		if (entry->error || entry->children > 0 || !refs_is_deleted(&refs, &entry->id))
 			continue;
-		r = layer_remove(store, &entry->id);
+		r = layer_remove(store, entry);
 		if (r == -EBUSY) {
 			stats->busy++;
 			continue;

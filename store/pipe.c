@@ -10,6 +10,7 @@ struct batch {
 	unsigned count; /* clusters */
 	uint64_t guest[WRITER_BATCH];
 	const void *bytes[WRITER_BATCH]; /* NULL: zero */
+	uint64_t states[WRITER_BATCH];   /* of borrowed pages, 0: a copy */
 	uint32_t crcs[WRITER_BATCH];
 	unsigned char *copies; /* a cluster for each */
 	bool full;             /* the writer's; else the reader's. Guarded by the pipe's mutex */
@@ -17,6 +18,8 @@ struct batch {
 
 struct pipe {
 	struct cow_snapshot *snapshot;
+	bool consume;
+	unsigned char *mending; /* a page, of whoever writes */
 	struct writer *writer;
 	struct space *space;
 	unsigned per_page; /* clusters */
@@ -40,13 +43,58 @@ static bool is_zero(const unsigned char *cluster)
 
 /* --- writing --- */
 
+static int read_page(struct pipe *pipe, uint64_t page, void *buffer)
+{
+	struct snap *snap = &pipe->snapshot->snap;
+
+	if (pipe->consume)
+		return consume_read(snap, page, buffer);
+	return snap_read(snap, page, 0, buffer, space_page_size(pipe->space));
+}
+
+/* The clusters of a page that was written by somebody while its bytes went to the file. */
+static int mend_page(struct pipe *pipe, const struct batch *batch, unsigned at, uint64_t first)
+{
+	int r = read_page(pipe, batch->guest[at] / pipe->per_page, pipe->mending);
+
+	for (unsigned i = 0; r == 0 && i < pipe->per_page; i++)
+		if (batch->bytes[at + i])
+			r = writer_mend(pipe->writer, first++, pipe->mending + i * CLUSTER);
+	return r;
+}
+
+/* Zeroes are not borrowed: they were looked at again at once. */
+static int mend_batch(struct pipe *pipe, const struct batch *batch, uint64_t first)
+{
+	int r = 0;
+
+	for (unsigned at = 0; r == 0 && at < batch->count; at += pipe->per_page) {
+		uint64_t page = batch->guest[at] / pipe->per_page;
+
+		if (batch->states[at] &&
+		    !snap_is_intact(&pipe->snapshot->snap, page, batch->states[at]))
+			r = mend_page(pipe, batch, at, first);
+		for (unsigned i = 0; i < pipe->per_page; i++)
+			first += batch->bytes[at + i] != NULL;
+	}
+	return r;
+}
+
 static int write_batch(struct pipe *pipe, struct batch *batch)
 {
 	uint64_t first;
+	int r;
 
-	return batch->count == 0 ? 0 :
-				   writer_write(pipe->writer, batch->guest, batch->bytes,
-						batch->crcs, batch->count, &first);
+	if (batch->count == 0)
+		return 0;
+	r = writer_write(pipe->writer, batch->guest, batch->bytes, batch->crcs, batch->count,
+			 &first);
+	if (r == 0)
+		r = mend_batch(pipe, batch, first);
+	if (r == 0 && pipe->consume)
+		consume_advance(pipe->space, &pipe->snapshot->snap,
+				batch->guest[batch->count - 1] / pipe->per_page + 1);
+	return r;
 }
 
 static struct batch *wait_for_full(struct pipe *pipe)
@@ -105,15 +153,34 @@ static int hand_over(struct pipe *pipe)
 	return r;
 }
 
-static void add(struct pipe *pipe, uint64_t guest, const unsigned char *bytes)
+/* true: some of it is zero. */
+static bool add_page(struct pipe *pipe, uint64_t page, const unsigned char *bytes, uint64_t state)
 {
 	struct batch *batch = &pipe->batches[pipe->reading];
-	unsigned at = batch->count++;
+	bool zeroes = false;
 
-	batch->guest[at] = guest;
-	batch->bytes[at] = is_zero(bytes) ? NULL : bytes;
-	if (batch->bytes[at])
-		batch->crcs[at] = crc32c(bytes, CLUSTER);
+	for (unsigned i = 0; i < pipe->per_page; i++, bytes += CLUSTER) {
+		unsigned at = batch->count + i;
+		bool zero = is_zero(bytes);
+
+		batch->guest[at] = page * pipe->per_page + i;
+		batch->bytes[at] = zero ? NULL : bytes;
+		batch->states[at] = state;
+		batch->crcs[at] = zero ? 0 : crc32c(bytes, CLUSTER);
+		zeroes |= zero;
+	}
+	return zeroes;
+}
+
+/* What is zero gets no place in the file, so that has to be sure at once: a page with zeroes in it is
+ * borrowed only if nobody has written it meanwhile; else it is copied. */
+static bool add_borrowed(struct pipe *pipe, uint64_t page)
+{
+	struct snap *snap = &pipe->snapshot->snap;
+	uint64_t state;
+	const void *bytes = snap_borrow(snap, page, &state);
+
+	return bytes && (!add_page(pipe, page, bytes, state) || snap_is_intact(snap, page, state));
 }
 
 int pipe_put(struct pipe *pipe, uint64_t page)
@@ -127,11 +194,16 @@ int pipe_put(struct pipe *pipe, uint64_t page)
 		batch = &pipe->batches[pipe->reading];
 	}
 	copy = batch->copies + (size_t)batch->count * CLUSTER;
-	if (r == 0)
-		r = snap_read(&pipe->snapshot->snap, page, 0, copy, space_page_size(pipe->space));
-	for (unsigned i = 0; r == 0 && i < pipe->per_page; i++)
-		add(pipe, page * pipe->per_page + i, copy + i * CLUSTER);
-	return r;
+	if (r < 0)
+		return r;
+	if (!add_borrowed(pipe, page)) {
+		r = read_page(pipe, page, copy);
+		if (r < 0)
+			return r;
+		add_page(pipe, page, copy, 0);
+	}
+	batch->count += pipe->per_page;
+	return 0;
 }
 
 int pipe_drain(struct pipe *pipe)
@@ -162,12 +234,13 @@ void pipe_free(struct pipe *pipe)
 	}
 	for (unsigned i = 0; i < BATCHES; i++)
 		sys_free(pipe->batches[i].copies);
+	sys_free(pipe->mending);
 	pthread_mutex_destroy(&pipe->mutex);
 	pthread_cond_destroy(&pipe->changed);
 	sys_free(pipe);
 }
 
-int pipe_new(struct cow_snapshot *snapshot, struct writer *writer, uint64_t pages,
+int pipe_new(struct cow_snapshot *snapshot, struct writer *writer, uint64_t pages, bool consume,
 	     struct pipe **ret_pipe)
 {
 	struct pipe *pipe = sys_alloc(sizeof(*pipe));
@@ -177,6 +250,7 @@ int pipe_new(struct cow_snapshot *snapshot, struct writer *writer, uint64_t page
 		return -ENOMEM;
 	pipe->snapshot = snapshot;
 	pipe->writer = writer;
+	pipe->consume = consume;
 	pipe->space = &snapshot->region->space;
 	pipe->per_page = (unsigned)(space_page_size(pipe->space) / CLUSTER);
 	pthread_mutex_init(&pipe->mutex, NULL);
@@ -186,6 +260,9 @@ int pipe_new(struct cow_snapshot *snapshot, struct writer *writer, uint64_t page
 		if (!pipe->batches[i].copies)
 			r = -ENOMEM;
 	}
+	pipe->mending = sys_alloc_page(sys_page_size());
+	if (!pipe->mending)
+		r = -ENOMEM;
 	if (r == 0 && pages * pipe->per_page >= THREAD_FROM)
 		pipe->threaded = sys_thread_start(&pipe->thread, write_batches, pipe) == 0;
 	if (r < 0) {

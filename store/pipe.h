@@ -16,7 +16,8 @@
 
 struct pipe;
 
-int pipe_new(struct cow_snapshot *snapshot, struct writer *writer, uint64_t pages,
+/* consume: between consume_begin() and consume_end(). */
+int pipe_new(struct cow_snapshot *snapshot, struct writer *writer, uint64_t pages, bool consume,
 	     struct pipe **ret_pipe);
 /* Pages in ascending order. An error of the writing thread shows at one of the next calls. */
 int pipe_put(struct pipe *pipe, uint64_t page);

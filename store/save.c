@@ -17,6 +17,7 @@
 #include "store/io.h"
 #include "store/layer.h"
 #include "store/mark.h"
+#include "store/offload.h"
 #include "store/pageset.h"
 #include "store/pipe.h"
 #include "store/writer.h"
@@ -31,6 +32,7 @@ struct save {
 	struct cow_save_options options;
 	struct pageset set;
 	bool incremental;
+	bool consuming; /* begun, and to be ended */
 	struct mark parent;
 	struct writer *writer;
 	struct pipe *pipe;
@@ -124,7 +126,7 @@ static int write_layer(struct save *save, const struct layer_id *id)
 
 	if (r < 0)
 		return r;
-	r = pipe_new(save->snapshot, save->writer, save->set.count, &save->pipe);
+	r = pipe_new(save->snapshot, save->writer, save->set.count, save->consuming, &save->pipe);
 	if (r == 0)
 		r = write_pages(save);
 	pipe_free(save->pipe);
@@ -167,15 +169,43 @@ static void take_back(struct save *save, const struct layer_id *id)
 		(void)io_unlink(save->store->directory, name);
 }
 
+static bool is_offloaded(const struct save *save)
+{
+	return atomic_load(&save->snapshot->snap.backing) != NULL;
+}
+
+/* From its layer from here on. Where there is no memory for that the snapshot stays as it is. */
+static void offload(struct save *save, const struct mark *mark)
+{
+	struct space *space = &save->snapshot->region->space;
+	struct snap *snap = &save->snapshot->snap;
+	struct backing *backing = NULL;
+	bool wanted = save->options.flags & (COW_SAVE_OFFLOAD | COW_SAVE_CONSUME);
+
+	if (!wanted || is_offloaded(save))
+		return;
+	(void)offload_new(save->store, &mark->id, mark->sequence, &backing);
+	if (save->consuming)
+		consume_end(space, snap, backing);
+	else if (backing)
+		dup_detach(space, snap, backing);
+	save->consuming = false;
+}
+
 static int save_new(struct save *save, struct layer_id *ret_id)
 {
 	struct mark mark = { .epoch = save->snapshot->snap.epoch };
+	struct space *space = &save->snapshot->region->space;
 	int r;
 
 	r = pageset_collect(&save->set, &save->snapshot->snap,
 			    save->incremental ? &save->parent.epoch : NULL);
 	if (r == 0)
 		r = id_new(&mark.id);
+	if (r == 0 && (save->options.flags & COW_SAVE_CONSUME) && !is_offloaded(save)) {
+		consume_begin(space, &save->snapshot->snap);
+		save->consuming = true;
+	}
 	if (r == 0)
 		r = write_layer(save, &mark.id);
 	pageset_free(&save->set);
@@ -192,6 +222,7 @@ static int save_new(struct save *save, struct layer_id *ret_id)
 	*ret_id = mark.id;
 	/* Without a mark the next save is just larger. */
 	(void)mark_add(save->snapshot->region, &save->store->refs.store, &mark);
+	offload(save, &mark);
 	return 0;
 }
 
@@ -200,8 +231,13 @@ static int save_locked(struct save *save, struct layer_id *ret_id)
 	bool found = find_parent(save);
 
 	if (found && save->parent.epoch == save->snapshot->snap.epoch) {
-		*ret_id = save->parent.id;
-		return publish(save, ret_id, 0);
+		int r = publish(save, &save->parent.id, 0);
+
+		if (r == 0) {
+			*ret_id = save->parent.id;
+			offload(save, &save->parent);
+		}
+		return r;
 	}
 	save->incremental = found && !(save->options.flags & COW_SAVE_FULL);
 	if (!save->incremental)
@@ -232,6 +268,8 @@ int cow_store_save(struct cow_store *store, struct cow_snapshot *snapshot,
 	r = snapshot_pin(snapshot);
 	if (r == 0) {
 		r = save_locked(&save, &id);
+		if (save.consuming)
+			consume_end(&snapshot->region->space, &snapshot->snap, NULL);
 		snapshot_unpin(snapshot);
 	}
 	store_end(store);

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <sys/file.h>
 
 #include "lib/internal.h"
 #include "lib/process.h"
@@ -38,6 +37,8 @@ void store_put(struct cow_store *store)
 	io_close(store->lock);
 	pthread_mutex_destroy(&store->mutex);
 	pthread_mutex_destroy(&store->layers_mutex);
+	pthread_mutex_destroy(&store->chains_mutex);
+	sys_free(store->holds);
 	sys_free(store->path);
 	sys_free(store);
 }
@@ -80,11 +81,19 @@ static int take_lock(struct cow_store *store)
 	r = store->lock = io_open(store->directory, NAME_LOCK, O_RDWR | O_CREAT);
 	if (r < 0)
 		return r;
-	r = io_lock(store->lock, LOCK_EX | LOCK_NB);
-	if (r != -EWOULDBLOCK)
+	r = io_lock(store->lock, 0, F_WRLCK);
+	if (r != -EBUSY)
 		return r;
 	store_complain(store, NAME_LOCK, "another process has the store open for writing");
 	return -EBUSY;
+}
+
+/* A directory that cannot be written has none, and needs none. */
+static int open_lock(struct cow_store *store)
+{
+	int r = store->lock = io_open(store->directory, NAME_LOCK, O_RDONLY);
+
+	return r == -ENOENT || r >= 0 ? 0 : r;
 }
 
 static int make_new(struct cow_store *store, const struct sweep *sweep, uint32_t flags)
@@ -126,8 +135,8 @@ static int set_up(struct cow_store *store, uint32_t flags)
 	r = process_mark(&store->process);
 	if (r == 0)
 		r = open_directory(store, flags);
-	if (r == 0 && !store->read_only)
-		r = take_lock(store);
+	if (r == 0)
+		r = store->read_only ? open_lock(store) : take_lock(store);
 	if (r == 0)
 		r = sys_list_directory(store->directory, sweep_name, &sweep);
 	if (r == 0)
@@ -151,6 +160,7 @@ int cow_store_open(const char *directory, uint32_t flags, struct cow_store **ret
 	store->read_only = flags & COW_STORE_READ_ONLY;
 	pthread_mutex_init(&store->mutex, NULL);
 	pthread_mutex_init(&store->layers_mutex, NULL);
+	pthread_mutex_init(&store->chains_mutex, NULL);
 	length = strlen(directory) + 1;
 	store->path = sys_alloc(length);
 	r = store->path ? 0 : -ENOMEM;
@@ -172,9 +182,7 @@ void cow_store_close(struct cow_store *store)
 		return;
 	/* Unlocked by hand: a fork()ed child has the same open file, and may live on. */
 	if (store->lock >= 0)
-		(void)io_lock(store->lock, LOCK_UN);
-	io_close(store->lock);
-	store->lock = -1;
+		(void)io_lock(store->lock, 0, F_UNLCK);
 	store->read_only = true; /* for those who are left */
 	store_put(store);
 }
@@ -254,4 +262,97 @@ int store_resolve(struct cow_store *store, const char *name, struct layer_id *re
 		return -ENOENT;
 	*ret_id = id;
 	return 0;
+}
+
+/* --- layers in use --- */
+
+static uint64_t lock_byte(uint64_t sequence)
+{
+	return 1 + sequence;
+}
+
+/* Under layers_mutex. */
+static struct hold *find_hold(struct cow_store *store, uint64_t sequence)
+{
+	for (size_t i = 0; i < store->hold_count; i++)
+		if (store->holds[i].sequence == sequence)
+			return &store->holds[i];
+	return NULL;
+}
+
+static int add_hold(struct cow_store *store, uint64_t sequence)
+{
+	int r;
+
+	if (store->hold_count == store->hold_room) {
+		size_t room = store->hold_room * 2 + 16;
+		struct hold *more = sys_alloc_array(room, sizeof(more[0]));
+
+		if (!more)
+			return -ENOMEM;
+		if (store->hold_count > 0)
+			memcpy(more, store->holds, store->hold_count * sizeof(more[0]));
+		sys_free(store->holds);
+		store->holds = more;
+		store->hold_room = room;
+	}
+	r = store->lock < 0 ? 0 : io_lock(store->lock, lock_byte(sequence), F_RDLCK);
+	if (r == 0)
+		store->holds[store->hold_count++] = (struct hold){ sequence, 1 };
+	return r;
+}
+
+int store_hold_locked(struct cow_store *store, uint64_t sequence)
+{
+	struct hold *hold = find_hold(store, sequence);
+
+	if (!hold)
+		return add_hold(store, sequence);
+	hold->count++;
+	return 0;
+}
+
+void store_release_locked(struct cow_store *store, uint64_t sequence)
+{
+	struct hold *hold = find_hold(store, sequence);
+
+	if (--hold->count > 0)
+		return;
+	*hold = store->holds[--store->hold_count];
+	if (store->lock >= 0)
+		(void)io_lock(store->lock, lock_byte(sequence), F_UNLCK);
+}
+
+int store_hold(struct cow_store *store, uint64_t sequence)
+{
+	int r;
+
+	pthread_mutex_lock(&store->layers_mutex);
+	r = store_hold_locked(store, sequence);
+	pthread_mutex_unlock(&store->layers_mutex);
+	return r;
+}
+
+void store_release(struct cow_store *store, uint64_t sequence)
+{
+	pthread_mutex_lock(&store->layers_mutex);
+	store_release_locked(store, sequence);
+	pthread_mutex_unlock(&store->layers_mutex);
+}
+
+/* One's own locks do not stand in one's way, hence the look at the holds. */
+int store_lock_unused(struct cow_store *store, uint64_t sequence)
+{
+	int r = -EBUSY;
+
+	pthread_mutex_lock(&store->layers_mutex);
+	if (!find_hold(store, sequence))
+		r = io_lock(store->lock, lock_byte(sequence), F_WRLCK);
+	pthread_mutex_unlock(&store->layers_mutex);
+	return r;
+}
+
+void store_unlock(struct cow_store *store, uint64_t sequence)
+{
+	(void)io_lock(store->lock, lock_byte(sequence), F_UNLCK);
 }

@@ -4,7 +4,8 @@
  *
  *   DIR/HEAD          the references: the newest layer, the tags, the layers given up
  *   DIR/ID.qcow2      a layer
- *   DIR/lock          whoever writes the store holds this file locked
+ *   DIR/lock          its first byte is locked by whoever writes the store, byte 1 + n by all who
+ *                     use the layer with the sequence number n
  *   DIR/NAME.new      a file that is being written; left over only by a crash
  *
  * HEAD is the one file that changes, and it is replaced as a whole: that is the moment at which a
@@ -44,6 +45,13 @@ struct refs {
 };
 
 struct layer;
+struct cached_chain;
+
+/* A layer that is used here, and must not be removed by anybody. */
+struct hold {
+	uint64_t sequence;
+	uint32_t count;
+};
 
 struct cow_store {
 	_Atomic uint32_t refs_held; /* the caller's, one for each open layer */
@@ -53,8 +61,12 @@ struct cow_store {
 	uint64_t process;
 	pthread_mutex_t mutex; /* a call at a time; guards refs */
 	struct refs refs;
-	pthread_mutex_t layers_mutex; /* guards layers and their counts */
+	pthread_mutex_t layers_mutex; /* guards layers and their counts, and holds */
 	struct layer *layers;         /* the open ones */
+	struct hold *holds;
+	size_t hold_count, hold_room;
+	pthread_mutex_t chains_mutex; /* guards what follows; before layers_mutex */
+	struct cached_chain *chains;  /* that offloaded snapshots were read through of late */
 };
 
 /* --- refs.c --- */
@@ -79,6 +91,16 @@ struct cow_store *store_get(struct cow_store *store);
 void store_put(struct cow_store *store);
 /* Puts new references in place; refs is the store's afterwards, or freed. */
 int store_commit(struct cow_store *store, struct refs *refs);
+/* The layer's file stays from here on, whatever is compacted or deleted. -EBUSY: it is being removed
+ * just now. */
+int store_hold(struct cow_store *store, uint64_t sequence);
+void store_release(struct cow_store *store, uint64_t sequence);
+int store_hold_locked(struct cow_store *store, uint64_t sequence); /* with layers_mutex */
+void store_release_locked(struct cow_store *store, uint64_t sequence);
+/* Nobody uses it, nor can until store_unlock(): 0; or -EBUSY. */
+int store_lock_unused(struct cow_store *store, uint64_t sequence);
+void store_unlock(struct cow_store *store, uint64_t sequence);
+
 /* A layer by identity, tag, or NULL. */
 int store_resolve(struct cow_store *store, const char *name, struct layer_id *ret_id);
 /* "store PATH/NAME: ..." to the log. */

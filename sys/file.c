@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -94,16 +93,21 @@ int sys_unlink_at(int directory, const char *name)
 	return unlinkat(directory, name, 0) < 0 ? -errno : 0;
 }
 
-int sys_lock(int fd, int operation)
+int sys_lock(int fd, uint64_t byte, int kind)
 {
+	struct flock lock = {
+		.l_type = (short)kind,
+		.l_whence = SEEK_SET,
+		.l_start = (off_t)byte,
+		.l_len = 1,
+	};
 	int r = injected(SYS_CALL_LOCK);
 
 	if (r < 0)
 		return r;
-	do
-		r = flock(fd, operation);
-	while (r < 0 && errno == EINTR);
-	return r < 0 ? -errno : 0;
+	if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+		return 0;
+	return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
 }
 
 int sys_clone_range(int to, uint64_t to_offset, int from, uint64_t from_offset, uint64_t length)

@@ -82,7 +82,8 @@ int sys_sync_data(int fd); /* fdatasync() */
 int sys_sync(int fd);      /* fsync(), of directories too */
 int sys_rename_at(int directory, const char *from, const char *to);
 int sys_unlink_at(int directory, const char *name);
-int sys_lock(int fd, int operation); /* flock() */
+/* One byte of a file, for as long as it is open (F_OFD_SETLK): F_RDLCK, F_WRLCK, F_UNLCK. -EBUSY. */
+int sys_lock(int fd, uint64_t byte, int kind);
 int sys_clone_range(int to, uint64_t to_offset, int from, uint64_t from_offset, uint64_t length);
 int sys_file_size(int fd, uint64_t *ret_bytes, uint64_t *ret_links);
 int sys_random(void *buffer, size_t length);
