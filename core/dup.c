@@ -102,6 +102,20 @@ int dup_space(struct space *space, struct snap *snap)
 	return 0;
 }
 
+int dup_nothing(struct space *space)
+{
+	uint64_t epoch = atomic_load_explicit(&space->epoch, memory_order_relaxed);
+	int r = protect_open_pages(space, epoch);
+
+	if (r < 0)
+		return r;
+	lock_take(&space->lock);
+	space->opened_at_cut = space_count_opened(space);
+	lock_drop(&space->lock);
+	atomic_store_explicit(&space->epoch, epoch + 1, memory_order_release);
+	return 0;
+}
+
 /* Locked. Whether the snapshot's topmost bucket is read by no older one. */
 static bool has_private_bucket(const struct snap *snap)
 {

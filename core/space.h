@@ -178,6 +178,9 @@ int space_discover(struct space *space, uint64_t page, bool armed);
  * end leaves everything as it was. */
 int dup_space(struct space *space, struct snap *snap);
 
+/* Ends the epoch likewise, and nobody reads it. */
+int dup_nothing(struct space *space);
+
 /* Ends a snapshot and frees what only it read. */
 void dup_release(struct space *space, struct snap *snap);
 

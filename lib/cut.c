@@ -114,6 +114,16 @@ static int cut(struct cow_region *const regions[], size_t count, struct cow_snap
 	return r;
 }
 
+int cut_end_epoch(struct cow_region *region)
+{
+	int r = -EBUSY;
+
+	if (gate_seal(&region->space.gate))
+		r = dup_nothing(&region->space);
+	gate_open(&region->space.gate);
+	return r;
+}
+
 /* Where pages have to be armed, as many as possible are before the gates close. */
 static int arm_ahead(struct cow_region *const regions[], size_t count)
 {

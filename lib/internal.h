@@ -46,7 +46,9 @@ struct cow_region {
 	uint64_t limit_timeout_ns, cut_timeout_ns;
 	struct spill *spill;         /* NULL: none */
 	_Atomic uint32_t block_said; /* the log has been told once that there is no room */
-	pthread_mutex_t cut_mutex;   /* orders cuts and rollbacks */
+	pthread_mutex_t cut_mutex;   /* orders cuts and rollbacks; guards rolled_back_... */
+	uint64_t rolled_back_to, rolled_back_at; /* epochs: when the second one ended, the region was
+						    as the first one's snapshot */
 	_Atomic uint64_t cut_ns_last, cut_ns_max;
 	_Atomic uint64_t dropped_snapshots, view_bytes;
 	_Atomic(struct cow_snapshot *) later; /* references that a trap could not drop */
@@ -121,6 +123,8 @@ void region_give_back(struct cow_region *region, uint64_t first, uint64_t end);
 
 /* --- cut.c --- */
 int cut_regions(struct cow_region *const regions[], size_t count, struct cow_snapshot *snapshots[]);
+/* Ends the epoch without a snapshot; the cut mutex is held. -EBUSY: somebody has a bracket open. */
+int cut_end_epoch(struct cow_region *region);
 
 /* --- snapshot.c --- */
 struct cow_snapshot *snapshot_make(struct cow_region *region);

@@ -6,14 +6,20 @@
  * fail, and changes no content. Then the contents are put back, which fails only when spilled
  * content cannot be read; so that this, too, leaves the region as it was, where anything is spilled
  * a guard snapshot is taken first, and everything is read once before it is needed.
+ *
+ * "Since" would grow with every rollback to the same snapshot, where each time other pages are
+ * written: once most of what is looked at turns out to be as it was, the epoch is ended, so that the
+ * next rollback to that snapshot looks only at what was opened after this one.
  */
 #include "lib/internal.h"
 
 struct rollback {
 	struct cow_region *region;
 	struct snap *to;
-	uint64_t run_first, run_end; /* pages that had no content then: their memory goes back */
-	void *scratch;               /* a page */
+	uint64_t since; /* an epoch: what was not opened after it is as the snapshot has it */
+	uint64_t looked_at, different; /* pages */
+	uint64_t run_first, run_end;   /* pages that had no content then: their memory goes back */
+	void *scratch;                 /* a page */
 };
 
 static int open_page(uint64_t page, struct entry *entry, void *context)
@@ -54,15 +60,22 @@ static int put_back(uint64_t page, struct entry *entry, void *context)
 	/* Open already, unless the guard puts back what was given back a moment ago: that keeps
 	 * nothing. */
 	r = bracket_open_pages(rollback->region, page, page + 1, FAULT_WHOLE);
+	if (r == 0)
+		r = snap_read(rollback->to, page, 0, rollback->scratch, space_page_size(space));
 	if (r < 0)
 		return r;
-	return snap_read(rollback->to, page, 0, space_page(space, page), space_page_size(space));
+	rollback->looked_at++;
+	if (memcmp(space_page(space, page), rollback->scratch, space_page_size(space)) != 0) {
+		rollback->different++;
+		memcpy(space_page(space, page), rollback->scratch, space_page_size(space));
+	}
+	return 0;
 }
 
 static int put_all_back(struct rollback *rollback)
 {
 	struct space *space = &rollback->region->space;
-	int r = table_walk(&space->table, 0, space->pages, rollback->to->epoch, put_back, rollback);
+	int r = table_walk(&space->table, 0, space->pages, rollback->since, put_back, rollback);
 
 	give_back(rollback);
 	return r;
@@ -82,14 +95,8 @@ static int try_page(uint64_t page, struct entry *entry, void *context)
 static int try_all(struct rollback *rollback)
 {
 	struct space *space = &rollback->region->space;
-	int r;
 
-	rollback->scratch = sys_alloc_page(space_page_size(space));
-	if (!rollback->scratch)
-		return -ENOMEM;
-	r = table_walk(&space->table, 0, space->pages, rollback->to->epoch, try_page, rollback);
-	sys_free(rollback->scratch);
-	return r;
+	return table_walk(&space->table, 0, space->pages, rollback->since, try_page, rollback);
 }
 
 /* What a snapshot reads from its layer can fail, too. */
@@ -105,29 +112,68 @@ static bool anything_spilled(struct space *space, struct snap *to)
 	return spilled;
 }
 
+static uint64_t unchanged_since(const struct cow_region *region, const struct snap *to)
+{
+	return region->rolled_back_to == to->epoch && region->rolled_back_at > to->epoch ?
+		       region->rolled_back_at :
+		       to->epoch;
+}
+
+/* Arming what is open costs as much as looking at it a few times. Where it cannot be done, the next
+ * rollback has as much to look at. */
+static void forget_the_past(const struct rollback *rollback)
+{
+	struct cow_region *region = rollback->region;
+	uint64_t epoch = atomic_load(&region->space.epoch);
+
+	if (rollback->looked_at <= 2 * rollback->different + 64 || cut_end_epoch(region) < 0)
+		return;
+	region->rolled_back_to = rollback->to->epoch;
+	region->rolled_back_at = epoch;
+}
+
 /* The cut mutex is held: no cut falls in between. 1: something was spilled meanwhile, so it takes a
  * guard. */
+static int put_snapshot_back(struct rollback *rollback, struct cow_snapshot *guard)
+{
+	struct space *space = &rollback->region->space;
+	int r;
+
+	r = bracket_enter(rollback->region);
+	if (r < 0)
+		return r;
+	r = table_walk(&space->table, 0, space->pages, rollback->since, open_page, rollback);
+	if (r == 0 && anything_spilled(space, rollback->to))
+		r = guard ? try_all(rollback) : 1;
+	if (r == 0) {
+		r = put_all_back(rollback);
+		if (r < 0 && guard) {
+			rollback->to = &guard->snap;
+			rollback->since = guard->snap.epoch;
+			(void)put_all_back(rollback);
+		}
+	}
+	bracket_leave(rollback->region);
+	return r;
+}
+
 static int rollback_locked(struct cow_region *region, struct cow_snapshot *snapshot,
 			   struct cow_snapshot *guard)
 {
-	struct rollback rollback = { .region = region, .to = &snapshot->snap };
-	struct space *space = &region->space;
+	struct rollback rollback = {
+		.region = region,
+		.to = &snapshot->snap,
+		.since = unchanged_since(region, &snapshot->snap),
+		.scratch = sys_alloc_page(space_page_size(&region->space)),
+	};
 	int r;
 
-	r = bracket_enter(region);
-	if (r < 0)
-		return r;
-	r = table_walk(&space->table, 0, space->pages, snapshot->snap.epoch, open_page, &rollback);
-	if (r == 0 && anything_spilled(space, &snapshot->snap))
-		r = guard ? try_all(&rollback) : 1;
-	if (r == 0) {
-		r = put_all_back(&rollback);
-		if (r < 0 && guard) {
-			rollback.to = &guard->snap;
-			(void)put_all_back(&rollback);
-		}
-	}
-	bracket_leave(region);
+	if (!rollback.scratch)
+		return -ENOMEM;
+	r = put_snapshot_back(&rollback, guard);
+	sys_free(rollback.scratch);
+	if (r == 0)
+		forget_the_past(&rollback);
 	return r;
 }
 
