@@ -13,12 +13,12 @@
 set -eu
 
 build="gcc libc6-dev libisal-dev make meson ninja-build pkg-config binutils libsqlite3-dev sqlite3
-	libjson-c-dev libxxhash-dev scdoc clang libbpf-dev bpftool"
+	libjson-c-dev libjs-chart.js libxxhash-dev scdoc clang libbpf-dev bpftool"
 # Servers that the command is tried on. They are started by the tests alone.
 services="redis-server postgresql nginx-light"
 # File systems that the command is tried on, in images of their own.
 file_systems="btrfs-progs xfsprogs"
-test="g++ perl python3 python3-pytest qemu-utils redis-tools liburing-dev $services $file_systems"
+test="chromium g++ perl python3 python3-pytest qemu-utils redis-tools liburing-dev $services $file_systems"
 fuzz="clang libclang-rt-14-dev"
 # What boots other kernels, and takes their packages apart.
 kernels="python3 qemu-system-x86 cpio kmod e2fsprogs xz-utils zstd"

@@ -208,6 +208,14 @@ json_object *document_element(json_object *object, const char *key, size_t i)
 		       NULL;
 }
 
+const char *document_line(json_object *object, const char *key, size_t i)
+{
+	json_object *line = document_element(object, key, i);
+
+	return line && json_object_is_type(line, json_type_string) ? json_object_get_string(line) :
+								     "";
+}
+
 json_object *document_find(json_object *object, const char *array, const char *key,
 			   const char *value)
 {

@@ -43,6 +43,7 @@ const char *document_text(json_object *object, const char *key);   /* or "" */
 double document_number(json_object *object, const char *key);      /* or NaN */
 size_t document_count(json_object *object, const char *key);
 json_object *document_element(json_object *object, const char *key, size_t i);
+const char *document_line(json_object *object, const char *key, size_t i); /* of texts; or "" */
 
 /* The element of an array with such a member, or NULL. */
 json_object *document_find(json_object *object, const char *array, const char *key,

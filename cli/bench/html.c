@@ -148,10 +148,8 @@ static void put_notes(json_object *experiment, FILE *out)
 	size_t i;
 
 	for (i = 0; i < document_count(experiment, "notes"); i++) {
-		const char *note = json_object_get_string(document_element(experiment, "notes", i));
-
 		fputs("<p class=\"note\">Note: ", out);
-		put(out, note ? note : "");
+		put(out, document_line(experiment, "notes", i));
 		fputs("</p>\n", out);
 	}
 	if (!document_count(experiment, "checks"))

@@ -87,10 +87,8 @@ static void put_parts(json_object *experiment, FILE *out)
 		fputc('\n', out);
 	}
 	for (i = 0; i < document_count(experiment, "notes"); i++) {
-		const char *note = json_object_get_string(document_element(experiment, "notes", i));
-
 		fputs("- Note: ", out);
-		put(out, note ? note : "");
+		put(out, document_line(experiment, "notes", i));
 		fputc('\n', out);
 	}
 }

@@ -214,8 +214,7 @@ static void print_said(json_object *experiment)
 	size_t i;
 
 	for (i = 0; i < document_count(experiment, "notes"); i++)
-		print_wrapped(STYLE_DIM, "  note: ",
-			      json_object_get_string(document_element(experiment, "notes", i)), 8);
+		print_wrapped(STYLE_DIM, "  note: ", document_line(experiment, "notes", i), 8);
 	for (i = 0; i < document_count(experiment, "checks"); i++) {
 		json_object *check = document_element(experiment, "checks", i);
 		bool holds = json_object_get_boolean(document_get(check, "holds"));

@@ -141,7 +141,25 @@
 
 	// Of a logarithmic axis: powers of ten, and 2 and 5 where there is room.
 	const is_round = (value) => /^[125]0*(e.*)?$/.test(String(value).replace(/^0\.0*/, ""));
+	// Bytes are counted in powers of two.
+	const binary_ticks = (scale, log) => {
+		const low = log ? Math.floor(Math.log2(Math.max(scale.min, 1))) : 0;
+		const step = log ?
+			2 ** Math.ceil((Math.log2(scale.max) - low) / 7) :
+			2 ** Math.ceil(Math.log2(scale.max / 6));
+		const ticks = [];
+
+		for (let value = log ? 2 ** low : 0; value <= scale.max && ticks.length < 12;
+			value = log ? value * step : value + step)
+			if (value >= scale.min)
+				ticks.push({ value });
+		return ticks;
+	};
 	const axis = (title, unit, log) => ({
+		afterBuildTicks: (scale) => {
+			if (unit === "bytes")
+				scale.ticks = binary_ticks(scale, log);
+		},
 		type: log ? "logarithmic" : "linear",
 		beginAtZero: !log,
 		title: { display: Boolean(title), text: title || "" },
@@ -150,7 +168,7 @@
 			maxRotation: 0,
 			autoSkipPadding: 12,
 			maxTicksLimit: 8,
-			callback: (value) => (log && !is_round(value) ? null : human(value, unit)),
+			callback: (value) => (log && unit !== "bytes" && !is_round(value) ? null : human(value, unit)),
 		},
 	});
 

@@ -456,9 +456,10 @@ static void judge(struct bench *bench)
 	judge_huge(bench);
 	bench_judge(bench, "a write triggers a SIGSEGV that the kernel intercepts",
 		    segv > 0 ? BENCH_HOLDS : BENCH_DOES_NOT_HOLD,
-		    "%.0f signals in all these writes: the kernel handles the page fault, a signal "
-		    "is what it sends when it finds no right to write",
-		    segv);
+		    "%.0f signals in all these writes%s", segv,
+		    segv > 0 ? "" :
+			       ": the kernel handles the page fault; a signal is what it sends "
+			       "when it finds no right to write");
 }
 
 static const struct bench_plot plots[] = {

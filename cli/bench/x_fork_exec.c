@@ -124,8 +124,7 @@ static void judge(struct bench *bench)
 		    ratio < 1.25 ? BENCH_HOLDS :
 		    ratio < 3    ? BENCH_HOLDS_IN_PART :
 				   BENCH_DOES_NOT_HOLD,
-		    "the page tables are copied all the same, for nothing: %s beside %s by "
-		    "posix_spawn(), which copies none",
+		    "%s beside %s by posix_spawn(), which copies no page tables either",
 		    bench_figure(bench, BENCH_NS, bench_median(bench, "fork-exec")),
 		    bench_figure(bench, BENCH_NS, bench_median(bench, "spawn")));
 }

@@ -368,16 +368,16 @@ static void judge_tables(struct bench *bench)
 {
 	double small = bench_median(bench, "tables/smallest");
 	double large = bench_median(bench, "tables/largest");
+	bool shared = large < 1.2 * small;
 
-	bench_judge(
-		bench, "parent and child share page tables",
-		large < 1.2 * small ? BENCH_HOLDS : BENCH_DOES_NOT_HOLD,
-		"the child's own take %s for %s and %s for %s: they are copied, which is what a "
-		"fork costs",
-		bench_figure(bench, BENCH_BYTES, small),
-		bench_figure(bench, BENCH_BYTES, bench_median(bench, "smallest")),
-		bench_figure(bench, BENCH_BYTES, large),
-		bench_figure(bench, BENCH_BYTES, bench_median(bench, "largest")));
+	bench_judge(bench, "parent and child share page tables",
+		    shared ? BENCH_HOLDS : BENCH_DOES_NOT_HOLD,
+		    "the child's own take %s for %s and %s for %s%s",
+		    bench_figure(bench, BENCH_BYTES, small),
+		    bench_figure(bench, BENCH_BYTES, bench_median(bench, "smallest")),
+		    bench_figure(bench, BENCH_BYTES, large),
+		    bench_figure(bench, BENCH_BYTES, bench_median(bench, "largest")),
+		    shared ? "" : ": they are copied, which is what a fork costs");
 }
 
 static void judge_writing(struct bench *bench)

@@ -239,7 +239,8 @@ static void measure_python(struct bench *bench, const char *way, const char *lab
 		return;
 	}
 	status = bench_run(bench, argv, &output);
-	if (status != 0 || !output || sscanf(output, "%lu %lu", &grown, &memory) != 2 || memory == 0)
+	if (status != 0 || !output || sscanf(output, "%lu %lu", &grown, &memory) != 2 ||
+	    memory == 0)
 		bench_add_skipped(bench, &row, "python3 failed: %s", bench_run_error(bench));
 	else
 		bench_add_value(bench, &row, 100 * (double)grown / (double)memory);

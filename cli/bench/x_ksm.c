@@ -199,12 +199,11 @@ static void judge(struct bench *bench)
 		    "%s won of two buffers of %s, in %s", bench_figure(bench, BENCH_BYTES, saved),
 		    bench_figure(bench, BENCH_BYTES, buffer),
 		    bench_figure(bench, BENCH_NS, bench_median(bench, "merge")));
-	bench_judge(
-		bench, "it reduces the cost of the copy operation",
-		merged < single ? BENCH_HOLDS : BENCH_DOES_NOT_HOLD,
-		"a write to a merged page takes %s, to one that is not %s: merging saves memory "
-		"and makes the next write a copy",
-		bench_figure(bench, BENCH_NS, merged), bench_figure(bench, BENCH_NS, single));
+	bench_judge(bench, "it reduces the cost of the copy operation",
+		    merged < single ? BENCH_HOLDS : BENCH_DOES_NOT_HOLD,
+		    "a write to a merged page takes %s, to one that is not %s%s",
+		    bench_figure(bench, BENCH_NS, merged), bench_figure(bench, BENCH_NS, single),
+		    merged < single ? "" : ": merging makes the next write a copy");
 	bench_judge(bench, "sharing can be seen through the clock (a side channel)",
 		    guess > 90 ? BENCH_HOLDS :
 		    guess > 65 ? BENCH_HOLDS_IN_PART :

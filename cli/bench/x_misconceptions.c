@@ -266,13 +266,14 @@ static void judge_disabling(struct bench *bench)
 		bench_judge(bench, "3. vm.overcommit_memory=2 disables copy-on-write",
 			    copied > 0.5 * bench_median(bench, "pages") ? BENCH_HOLDS :
 									  BENCH_DOES_NOT_HOLD,
-			    "%.0f pages are copied by fork() under it: it limits what may be "
-			    "promised, so a fork may be refused, and shares as before",
-			    copied);
+			    "%.0f pages are copied by fork() under it%s", copied,
+			    copied > 0.5 ? "" :
+					   ": it limits what may be promised, so that a fork may "
+					   "be refused; one that is not shares as before");
 	bench_judge(bench, "3. CLONE_VM instead increases memory use and latency dramatically",
 		    cheap ? BENCH_DOES_NOT_HOLD : BENCH_HOLDS,
-		    "it takes %s beside fork()'s %s and adds %s: parent and child then write the "
-		    "same memory",
+		    "it takes %s beside fork()'s %s and adds %s; parent and child then write the "
+		    "same memory, so it takes the place of a thread, not of a fork",
 		    bench_figure(bench, BENCH_NS, bench_median(bench, "clone-vm")),
 		    bench_figure(bench, BENCH_NS, bench_median(bench, "fork")),
 		    bench_figure(bench, BENCH_BYTES, bench_median(bench, "clone-vm/memory")));
