@@ -143,6 +143,19 @@ static int spill_room(struct cow_region *region)
 	return moved > 0 ? 0 : -ENOSPC;
 }
 
+#define SHORTAGE_NS 20000000ull
+
+/* The system has no memory: it may have some in a moment. */
+static int wait_out_shortage(struct space *space, uint32_t freed, uint64_t *deadline_ns)
+{
+	if (*deadline_ns == 0)
+		*deadline_ns = host_now() + SHORTAGE_NS;
+	if (host_now() >= *deadline_ns)
+		return -EAGAIN;
+	host_wait(&space->freed, freed, host_now() + LOOK_AGAIN_NS);
+	return 0;
+}
+
 int limit_make_room_trapped(void *context, uint32_t freed, uint64_t *deadline_ns)
 {
 	struct cow_region *region = context;
@@ -150,6 +163,8 @@ int limit_make_room_trapped(void *context, uint32_t freed, uint64_t *deadline_ns
 
 	log_mute(true);
 	r = limit_make_room(region, freed, deadline_ns);
+	if (r == -ENOMEM)
+		r = wait_out_shortage(&region->space, freed, deadline_ns);
 	if (r == -EAGAIN && (drop_one(region) || drop_pinned(region)))
 		r = 0;
 	log_mute(false);

@@ -50,6 +50,8 @@ static int mprotect_start(struct trap *trap)
 	trap_measure_cost(trap, TRAP_COST_MPROTECT, NULL, change_scratch);
 	gate_enter(&trap->space->gate, host_shard(), trap->policy.is_nested());
 	r = mprotect_protect(trap, 0, trap->space->pages);
+	if (r < 0)
+		(void)mprotect_unprotect(trap, 0, trap->space->pages);
 	gate_leave(&trap->space->gate, host_shard());
 	return r;
 }

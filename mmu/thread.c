@@ -13,7 +13,8 @@
 #include "mmu/uffd.h"
 #include "sys/sys.h"
 
-#define HANDLERS 4u
+#define HANDLERS      4u
+#define WAKE_ATTEMPTS 4u /* who is not woken sleeps for ever */
 
 struct service {
 	struct uffd uffd; /* first */
@@ -32,7 +33,10 @@ static void wake(struct trap *trap, uintptr_t address)
 {
 	size_t page = space_page_size(trap->space);
 
-	(void)sys_uffd_wake(trap->uffd, (void *)(address & ~(uintptr_t)(page - 1)), page);
+	for (unsigned i = 0; i < WAKE_ATTEMPTS; i++)
+		if (sys_uffd_wake(trap->uffd, (void *)(address & ~(uintptr_t)(page - 1)), page) ==
+		    0)
+			break;
 }
 
 static void *serve(void *context)

@@ -121,8 +121,6 @@ static int start(struct trap *trap)
 		if (r == 0) {
 			atomic_store(&trap->armed, TRAP_STARTING);
 			r = trap->ops->start(trap);
-			if (r < 0)
-				registry_remove(trap);
 			atomic_store(&trap->armed, r < 0 ? TRAP_PLAIN : TRAP_ARMED);
 			host_wake(&trap->armed);
 		}
@@ -133,7 +131,11 @@ static int start(struct trap *trap)
 
 /* --- arming ahead --- */
 
+#ifdef COW_MODEL
+#define ARM_BATCH 128u /* on a stack that is part of each state */
+#else
 #define ARM_BATCH 512u
+#endif
 
 /* Pages that this thread holds BUSY while the kernel arms them: who writes one meanwhile waits for
  * it. Only those: a page in a gap may be opened by its writer just now. */
@@ -142,20 +144,35 @@ struct arming {
 	unsigned count;
 };
 
+static void settle_claimed(struct trap *trap, const struct arming *arming, int error)
+{
+	for (unsigned i = 0; i < arming->count; i++) {
+		if (error)
+			openset_add(&trap->open, arming->pages[i]);
+		space_settle(trap->space, arming->pages[i], error == 0);
+	}
+}
+
 static int arm_claimed(struct trap *trap, struct arming *arming)
 {
 	struct runs runs = { .trap = trap, .exact = true };
 
 	lock_take(&trap->arm_lock);
+	if (MUTANT("armed-before-protect"))
+		settle_claimed(trap, arming, 0);
 	for (unsigned i = 0; i < arming->count; i++) {
-		openset_remove(&trap->open, arming->pages[i]);
+		STEP("arm: remove");
+		if (!MUTANT("arm-removes-late"))
+			openset_remove(&trap->open, arming->pages[i]);
 		runs_add(&runs, arming->pages[i]);
 	}
+	STEP("arm: protect");
 	runs_end(&runs);
-	for (unsigned i = 0; i < arming->count; i++) {
-		if (runs.error)
-			openset_add(&trap->open, arming->pages[i]);
-		space_settle(trap->space, arming->pages[i], runs.error == 0);
+	if (!MUTANT("armed-before-protect"))
+		settle_claimed(trap, arming, runs.error);
+	for (unsigned i = 0; i < arming->count && MUTANT("arm-removes-late"); i++) {
+		STEP("arm: remove late");
+		openset_remove(&trap->open, arming->pages[i]);
 	}
 	if (runs.error)
 		atomic_store(&trap->refused, 1);
@@ -191,7 +208,8 @@ static int arm_round(struct trap *trap, uint64_t *ret_armed)
 	while (more && r == 0) {
 		unsigned words = 0;
 
-		gate_enter(&trap->space->gate, host_shard(), trap->policy.is_nested());
+		if (!MUTANT("arm-outside-gate"))
+			gate_enter(&trap->space->gate, host_shard(), trap->policy.is_nested());
 		while (r == 0 && words++ < ARM_BATCH / 64 &&
 		       (more = openset_next(&trap->open, &word, &bits))) {
 			armed += (uint64_t)__builtin_popcountll(bits);
@@ -199,7 +217,8 @@ static int arm_round(struct trap *trap, uint64_t *ret_armed)
 		}
 		if (r == 0)
 			r = arm_claimed(trap, &arming);
-		gate_leave(&trap->space->gate, host_shard());
+		if (!MUTANT("arm-outside-gate"))
+			gate_leave(&trap->space->gate, host_shard());
 	}
 	*ret_armed = armed;
 	return r;
@@ -315,13 +334,24 @@ static void note_writer(struct trap *trap)
 		atomic_fetch_or_explicit(&trap->writers, bit, memory_order_relaxed);
 }
 
+static int wait_a_moment(struct space *space)
+{
+	host_wait(&space->freed, atomic_load(&space->freed), host_now() + 1000000);
+	return 0;
+}
+
+/* What fails may go well in a moment, and a store cannot be told that it did not. */
+#define FAILURES_IN_A_ROW 5u
+
 int trap_handle(struct trap *trap, uintptr_t address, bool nested)
 {
 	uint64_t page = (address - (uintptr_t)trap->base) >> trap->space->page_shift;
 	uint64_t deadline_ns = 0;
+	unsigned failures = 0;
 	int r;
 
-	trap_has_started(trap);
+	if (!trap_has_started(trap))
+		return 0; /* it came to nothing: plain memory again */
 	note_writer(trap);
 	do {
 		uint32_t freed = atomic_load(&trap->space->freed);
@@ -329,9 +359,14 @@ int trap_handle(struct trap *trap, uintptr_t address, bool nested)
 		gate_enter(&trap->space->gate, host_shard(), nested);
 		r = touch_page(trap, page, address);
 		gate_leave(&trap->space->gate, host_shard());
-		if (r != -EAGAIN)
+		if (atomic_load_explicit(&trap->space->pool.wants_spare, memory_order_relaxed))
+			trap->policy.want_frames(trap->policy.context);
+		if (r == -EAGAIN)
+			r = trap->policy.make_room(trap->policy.context, freed, &deadline_ns);
+		else if (r == 0 || r == -EFAULT || ++failures == FAILURES_IN_A_ROW)
 			return r;
-		r = trap->policy.make_room(trap->policy.context, freed, &deadline_ns);
+		else
+			r = wait_a_moment(trap->space);
 	} while (r == 0);
 	return r;
 }
@@ -372,12 +407,24 @@ static struct place *free_place(void)
 	return atomic_load(&places);
 }
 
+static struct place *place_of(const struct trap *trap)
+{
+	struct place *place = atomic_load(&places);
+
+	while (place && atomic_load(&place->trap) != trap)
+		place = place->next;
+	return place;
+}
+
+/* Once it is in it stays, also when its start fails: a trap may be on its way to the handler. */
 int registry_add(struct trap *trap)
 {
 	struct place *place;
 
 	lock_take(&places_lock);
-	place = free_place();
+	place = place_of(trap);
+	if (!place)
+		place = free_place();
 	if (place) {
 		atomic_store(&place->start, (uintptr_t)trap->base);
 		atomic_store(&place->end, (uintptr_t)trap->base + trap->length);

@@ -158,12 +158,30 @@ static int open_latecomers(struct uffd *uffd, struct granule *granule)
 	return r;
 }
 
+/* Those that an attempt before this one found may be armed by now. Opened first, they lose nothing
+ * when the registration goes. */
+static int open_known(struct uffd *uffd, const struct granule *granule)
+{
+	int r = 0;
+
+	for (uint64_t i = 0; r == 0 && i < granule->count; i++) {
+		struct entry *entry = table_find(&uffd->trap.space->table, granule->first + i);
+
+		if (entry && atomic_load_explicit(&entry->state, memory_order_acquire) != 0)
+			r = fault(uffd->trap.space, granule->first + i, 0);
+	}
+	return r;
+}
+
 static int watch_pages(struct uffd *uffd, struct granule *granule)
 {
 	unsigned char *address = page_address(&uffd->trap, granule->first);
 	size_t bytes = page_bytes(&uffd->trap, granule->count);
 	int r;
 
+	r = open_known(uffd, granule);
+	if (r < 0)
+		return r;
 	/* A registration for missing pages is not taken back by one without: it has to go first. */
 	r = sys_uffd_unregister(uffd->trap.uffd, address, bytes);
 	if (r == 0)
@@ -178,6 +196,23 @@ static int watch_pages(struct uffd *uffd, struct granule *granule)
 		r = protect_rest(uffd, granule);
 	if (r == 0)
 		r = open_latecomers(uffd, granule);
+	return r;
+}
+
+#define ATTEMPTS 4u /* at what may fail for a moment only: no store can be told */
+
+/* Where it cannot be watched it is empty again, so that nothing in it is touched unseen. */
+static int watch_or_empty(struct uffd *uffd, struct granule *granule)
+{
+	unsigned char *address = page_address(&uffd->trap, granule->first);
+	size_t bytes = page_bytes(&uffd->trap, granule->count);
+	int r = -ENOMEM;
+
+	for (unsigned i = 0; i < ATTEMPTS && r < 0; i++)
+		r = watch_pages(uffd, granule);
+	for (unsigned i = 0; i < ATTEMPTS && r < 0; i++)
+		if (sys_uffd_register(uffd->trap.uffd, address, bytes, true) == 0)
+			break;
 	return r;
 }
 
@@ -214,7 +249,7 @@ static int watch(struct uffd *uffd, uint64_t index)
 	lock_take(&uffd->convert_lock);
 	if (!is_watched(uffd, index)) {
 		r = uffd->source.fill ? fill_granule(uffd, &granule) :
-					watch_pages(uffd, &granule);
+					watch_or_empty(uffd, &granule);
 		if (r == 0)
 			atomic_store_explicit(&uffd->watched[index], 1, memory_order_release);
 	}
@@ -274,15 +309,11 @@ static int find_content(struct uffd *uffd, uint64_t *granule)
 
 /* Everything is registered as empty first: from then on nothing is touched for the first time
  * unseen. */
-int uffd_start(struct trap *trap)
+static int watch_contents(struct trap *trap)
 {
 	struct uffd *uffd = uffd_of(trap);
-	int r;
+	int r = sys_uffd_register(trap->uffd, trap->base, trap->length, true);
 
-	trap_measure_cost(trap, TRAP_COST_UFFD, register_scratch, change_scratch);
-	if (uffd->source.fill)
-		return start_with_source(trap);
-	r = sys_uffd_register(trap->uffd, trap->base, trap->length, true);
 	for (uint64_t granule = 0; r == 0; granule++) {
 		if (granule < uffd->granules)
 			r = find_content(uffd, &granule);
@@ -291,6 +322,22 @@ int uffd_start(struct trap *trap)
 		gate_enter(&trap->space->gate, host_shard(), trap->policy.is_nested());
 		r = watch(uffd, granule);
 		gate_leave(&trap->space->gate, host_shard());
+	}
+	return r;
+}
+
+/* Where it fails the window is plain memory again: no trap would find whose it is. */
+int uffd_start(struct trap *trap)
+{
+	struct uffd *uffd = uffd_of(trap);
+	int r;
+
+	trap_measure_cost(trap, TRAP_COST_UFFD, register_scratch, change_scratch);
+	r = uffd->source.fill ? start_with_source(trap) : watch_contents(trap);
+	if (r < 0) {
+		(void)sys_uffd_unregister(trap->uffd, trap->base, trap->length);
+		for (uint64_t granule = 0; granule < uffd->granules; granule++)
+			atomic_store(&uffd->watched[granule], 0);
 	}
 	return r;
 }
