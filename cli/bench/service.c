@@ -42,10 +42,24 @@ static bool choose_user(const char *user)
 	return true;
 }
 
+/* The directory above path that others may not pass through, or NULL. */
+static const char *find_closed(struct bench *bench, const char *path)
+{
+	const char *slash = strchr(path + 1, '/'), *part;
+	struct stat status;
+
+	for (; slash; slash = strchr(slash + 1, '/')) {
+		part = bench_text(bench, "%.*s", (int)(slash - path), path);
+		if (stat(part, &status) == 0 && !(status.st_mode & S_IXOTH))
+			return part;
+	}
+	return NULL;
+}
+
 bool service_prepare(struct bench *bench, const char *name, const char *user,
 		     struct service *ret_service)
 {
-	const char *directory = bench_text(bench, "%s/%s", bench->directory, name);
+	const char *directory = bench_text(bench, "%s/%s", bench->directory, name), *closed;
 
 	/* The path of a socket has its bound. */
 	if (strlen(directory) + 24 > sizeof(((struct sockaddr_un *)0)->sun_path)) {
@@ -63,6 +77,14 @@ bool service_prepare(struct bench *bench, const char *name, const char *user,
 			       /* Its user has to pass through. */
 			       chmod(bench->directory, 0711) < 0)) {
 		bench_fail(bench, -errno, "cannot give %s to an ordinary user", directory);
+		return false;
+	}
+	closed = geteuid() == 0 ? find_closed(bench, directory) : NULL;
+	if (closed) {
+		bench_fail(bench, 0,
+			   "%s runs as an ordinary user, who may not enter %s; give another "
+			   "--directory",
+			   name, closed);
 		return false;
 	}
 	*ret_service = (struct service){ .name = name,

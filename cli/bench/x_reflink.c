@@ -540,10 +540,12 @@ static void run_snapshots(struct bench *bench, struct list *list)
 
 /* --- tunables --- */
 
-/* Files that can be written under the directories that are said to have them. */
-static double count_writable(struct bench *bench, const char *directory)
+/* Files that can be written and whose names speak of sharing. */
+static double count_tunables(struct bench *bench, const char *directory)
 {
-	const char *argv[] = { "find", directory, "-type", "f", "-perm", "/222", NULL };
+	const char *argv[] = { "find", directory, "-type",  "f",  "-perm",  "/222",
+			       "(",    "-iname",  "*cow*",  "-o", "-iname", "*reflink*",
+			       "-o",   "-iname",  "*shar*", ")",  NULL };
 	char *output = NULL, *at;
 	double count = 0;
 
@@ -556,18 +558,18 @@ static double count_writable(struct bench *bench, const char *directory)
 
 static void run_tunables(struct bench *bench)
 {
-	bench_add_value(bench,
-			&(struct bench_row){ "tunables/xfs",
-					     "files under /proc/fs/xfs that can be written",
+	static const char *const directories[][2] = { { "btrfs", "/sys/fs/btrfs" },
+						      { "xfs", "/proc/fs/xfs" } };
+	size_t i;
+
+	for (i = 0; i < 2; i++)
+		bench_add_value(
+			bench,
+			&(struct bench_row){ bench_text(bench, "tunables/%s", directories[i][0]),
+					     bench_text(bench, "settings about sharing under %s",
+							directories[i][1]),
 					     BENCH_COUNT },
-			count_writable(bench, "/proc/fs/xfs"));
-	bench_add_value(
-		bench,
-		&(struct bench_row){ "tunables/btrfs",
-				     "files under /sys/fs/btrfs that can be written "
-				     "(allocation, balancing, scrub: none is about sharing)",
-				     BENCH_COUNT },
-		count_writable(bench, "/sys/fs/btrfs"));
+			count_tunables(bench, directories[i][1]));
 }
 
 static void run(struct bench *bench)
@@ -713,14 +715,15 @@ static void judge_amplification(struct bench *bench)
 static void judge_tunables(struct bench *bench)
 {
 	double xfs = bench_median(bench, "tunables/xfs");
+	double btrfs = bench_median(bench, "tunables/btrfs");
 
-	bench_judge(
-		bench, "tunables in /sys/fs/btrfs and /proc/fs/xfs control sharing",
-		xfs > 0 ? BENCH_HOLDS_IN_PART : BENCH_DOES_NOT_HOLD,
-		"%.0f files of /proc/fs/xfs can be written; what can be set under /sys/fs/btrfs "
-		"is about allocation, balancing and scrubbing; sharing follows from clones, "
-		"snapshots and 'chattr +C'",
-		xfs);
+	bench_judge(bench, "tunables in /sys/fs/btrfs and /proc/fs/xfs control sharing",
+		    xfs > 0 && btrfs > 0 ? BENCH_HOLDS :
+		    xfs > 0 || btrfs > 0 ? BENCH_HOLDS_IN_PART :
+					   BENCH_DOES_NOT_HOLD,
+		    "%.0f files under /sys/fs/btrfs and %.0f under /proc/fs/xfs are about sharing; "
+		    "that follows from clones, snapshots, 'chattr +C' and an inode's cowextsize",
+		    btrfs, xfs);
 }
 
 static void judge(struct bench *bench)
