@@ -91,6 +91,8 @@ void pool_init(struct pool *pool, unsigned page_shift, size_t limit, size_t idle
 
 void pool_destroy(struct pool *pool)
 {
+	if (pool->spare)
+		host_unmap(pool->spare, chunk_bytes(pool));
 	while (pool->all) {
 		struct chunk *chunk = pool->all;
 
@@ -104,6 +106,32 @@ static bool within_limit(const struct pool *pool, size_t more)
 	return pool->limit == 0 || pool->committed + more <= pool->limit;
 }
 
+/* What a spare takes from the system may not go beyond the limit, either: with it and the chunk that
+ * has just been begun there must be room. */
+static bool wants_spare(const struct pool *pool)
+{
+	return !pool->spare && within_limit(pool, 2 * chunk_bytes(pool));
+}
+
+static struct chunk *chunk_map(struct pool *pool)
+{
+	struct chunk *chunk = host_map(chunk_bytes(pool), chunk_bytes(pool));
+
+	if (chunk && pool->used_frames << pool->page_shift >= HUGE_FROM_BYTES)
+		host_advise_huge(chunk, chunk_bytes(pool));
+	return chunk;
+}
+
+static struct chunk *take_spare(struct pool *pool)
+{
+	struct chunk *chunk = pool->spare;
+
+	pool->spare = NULL;
+	if (chunk)
+		chunk->ready = FRAMES_PER_CHUNK;
+	return chunk;
+}
+
 static struct chunk *chunk_new(struct pool *pool)
 {
 	size_t header = (size_t)header_frames(pool) << pool->page_shift;
@@ -111,13 +139,14 @@ static struct chunk *chunk_new(struct pool *pool)
 
 	if (!within_limit(pool, header + pool_page_size(pool)))
 		return NULL;
-	chunk = host_map(chunk_bytes(pool), chunk_bytes(pool));
+	chunk = pool->spare ? take_spare(pool) : chunk_map(pool);
 	if (!chunk)
 		return NULL;
-	if (pool->used_frames << pool->page_shift >= HUGE_FROM_BYTES)
-		host_advise_huge(chunk, chunk_bytes(pool));
 	chunk->pool = pool;
-	chunk->fresh = chunk->ready = header_frames(pool);
+	chunk->fresh = header_frames(pool);
+	if (chunk->ready < chunk->fresh)
+		chunk->ready = chunk->fresh;
+	atomic_store_explicit(&pool->wants_spare, wants_spare(pool), memory_order_relaxed);
 	pool->committed += header;
 	ring_add(pool, chunk);
 	list_add(&pool->empty, chunk);
@@ -213,6 +242,32 @@ static void chunk_release(struct pool *pool, struct chunk *chunk)
 	pool->idle_frames -= chunk->idle;
 	pool->committed -= (size_t)chunk->fresh << pool->page_shift;
 	host_unmap(chunk, chunk_bytes(pool));
+}
+
+struct chunk *pool_make_spare(const struct pool *pool)
+{
+	struct chunk *chunk = host_map(chunk_bytes(pool), chunk_bytes(pool));
+
+	if (chunk) {
+		host_advise_huge(chunk, chunk_bytes(pool));
+		host_populate(chunk, chunk_bytes(pool));
+	}
+	return chunk;
+}
+
+void pool_discard_spare(const struct pool *pool, struct chunk *chunk)
+{
+	host_unmap(chunk, chunk_bytes(pool));
+}
+
+bool pool_give_spare(struct pool *pool, struct chunk *chunk)
+{
+	bool wanted = wants_spare(pool);
+
+	atomic_store_explicit(&pool->wants_spare, false, memory_order_relaxed);
+	if (wanted)
+		pool->spare = chunk;
+	return wanted;
 }
 
 void pool_trim(struct pool *pool, size_t idle_limit)

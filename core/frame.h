@@ -11,7 +11,7 @@
  *   all frames of a chunk idle, and more idle than idle_limit: the chunk goes back to the system
  *
  * Invariants (pool_validate checks them): committed = used + idle + headers, in bytes; never above
- * limit; a chunk is on exactly one list: partial (has idle or fresh frames, and used ones), empty
+ * limit (a spare chunk, not counted yet, is taken only where it would fit); a chunk is on exactly one list: partial (has idle or fresh frames, and used ones), empty
  * (no used ones), or full.
  *
  * Everything here is called with the space's lock held, and may run in a trap: it allocates from
@@ -60,6 +60,8 @@ struct pool {
 	size_t used_frames, idle_frames;
 	struct chunk *partial, *empty; /* lists; full chunks are on neither */
 	struct chunk *all;             /* every chunk, oldest first, circular through all_next */
+	struct chunk *spare;           /* faulted in ahead, on no list; NULL: none */
+	_Atomic bool wants_spare;      /* whoever may take time is welcome to bring one */
 	struct chunk *hand;            /* where the search for frames to spill goes on */
 	uint32_t hand_index;
 };
@@ -77,6 +79,12 @@ struct frame *frame_descriptor(const struct pool *pool, const void *frame);
 /* The next frames, in order of the memory, that hold the content of exactly one version and are not
  * held; marks them held and takes a reference. */
 unsigned pool_select(struct pool *pool, void *frames[], unsigned most);
+
+/* Faulting a chunk in takes as long as hundreds of traps, so a helper brings the next one. Make and
+ * discard need no lock. false: it is not wanted any more, and stays the caller's. */
+struct chunk *pool_make_spare(const struct pool *pool);
+void pool_discard_spare(const struct pool *pool, struct chunk *chunk);
+bool pool_give_spare(struct pool *pool, struct chunk *chunk);
 
 /* Gives idle memory above the idle limit back. */
 void pool_trim(struct pool *pool, size_t idle_limit);

@@ -12,7 +12,7 @@
  * So what one thread wrote after it saw another thread's bracketed write is in the snapshot only if
  * that is, too.
  */
-#include "lib/copier.h"
+#include "lib/helper.h"
 #include "lib/internal.h"
 
 static void order_by_address(struct cow_region *regions[], size_t count)
@@ -129,9 +129,12 @@ static int arm_ahead(struct cow_region *const regions[], size_t count)
 {
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < count; i++)
-		if (regions[i]->trap)
-			r = trap_prepare_cut(regions[i]->trap);
+	for (size_t i = 0; r == 0 && i < count; i++) {
+		if (!regions[i]->trap)
+			continue;
+		(void)helper_add(regions[i]);
+		r = trap_prepare_cut(regions[i]->trap);
+	}
 	return r;
 }
 
@@ -148,7 +151,7 @@ int cut_regions(struct cow_region *const regions[], size_t count, struct cow_sna
 		pthread_mutex_unlock(&regions[i]->cut_mutex);
 	for (size_t i = 0; i < count; i++) {
 		if (r == 0 && regions[i]->trap && regions[i]->trap->ahead)
-			copier_wake(regions[i]);
+			helper_wake(regions[i], HELP_COPIES);
 		snapshot_unref_due(regions[i]);
 	}
 	return r;

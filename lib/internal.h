@@ -53,8 +53,9 @@ struct cow_region {
 	_Atomic uint64_t dropped_snapshots, view_bytes;
 	_Atomic(struct cow_snapshot *) later; /* references that a trap could not drop */
 	struct histogram fault_ns;
-	struct cow_region *copier_next; /* see copier.h */
-	bool copier_due;
+	struct cow_region *helper_next; /* see helper.h */
+	bool helped;                    /* guarded by the cut mutex */
+	_Atomic uint32_t helper_tasks;
 	_Atomic(struct attachment *) attachments;
 };
 

@@ -5,7 +5,7 @@
  */
 #include <assert.h>
 
-#include "lib/copier.h"
+#include "lib/helper.h"
 #include "lib/internal.h"
 #include "lib/process.h"
 #include "lib/spill.h"
@@ -93,9 +93,8 @@ static int map_window(struct cow_region *region, const struct cow_region_options
 	int flags, r;
 	void *address;
 
-	r = base.content ?
-		    open_content(region, base.content, options->trap, ret_file, &flags) :
-		    open_backing(region, options, base.source, ret_file, &flags);
+	r = base.content ? open_content(region, base.content, options->trap, ret_file, &flags) :
+			   open_backing(region, options, base.source, ret_file, &flags);
 	if (r < 0)
 		return r;
 	flags |= MAP_NORESERVE | (options->address ? MAP_FIXED_NOREPLACE : 0);
@@ -176,11 +175,17 @@ static enum base_kind base_kind(const struct cow_region_options *options, struct
 	return base.adopt ? BASE_WINDOW : base.source ? BASE_SOURCE : BASE_ZERO;
 }
 
+static void want_frames(void *context)
+{
+	helper_wake(context, HELP_FRAMES);
+}
+
 static int init_trap(struct cow_region *region, enum cow_trap kind, int file)
 {
 	const struct trap_policy policy = {
 		.is_nested = bracket_is_any_held,
 		.make_room = limit_make_room_trapped,
+		.want_frames = want_frames,
 		.context = region,
 	};
 	int r = 0;
@@ -270,14 +275,9 @@ static void keep_source(struct cow_region *region, struct cow_snapshot *source)
 }
 
 /* Without a trap there is nothing to be spared. */
-static int start_copier(struct cow_region *region)
+static int copy_ahead(struct cow_region *region)
 {
-	int r;
-
-	if (!region->trap)
-		return 0;
-	r = ahead_new(region->space.pages, &region->trap->ahead);
-	return r < 0 ? r : copier_add(region);
+	return region->trap ? ahead_new(region->space.pages, &region->trap->ahead) : 0;
 }
 
 /* What can fail; region_destroy() undoes whatever was done of it. */
@@ -304,7 +304,7 @@ static int set_up(struct cow_region *region, const struct cow_region_options *op
 		r = init_trap(region, options->trap, base.content ? -1 : file);
 	if (r == 0 && base.content)
 		r = start_with_content(region, base.content);
-	return r == 0 && (options->flags & COW_REGION_COPY_AHEAD) ? start_copier(region) : r;
+	return r == 0 && (options->flags & COW_REGION_COPY_AHEAD) ? copy_ahead(region) : r;
 }
 
 int region_make(size_t length, const struct cow_region_options *given, struct region_base base,
@@ -397,8 +397,7 @@ void cow_region_free(struct cow_region *region)
 {
 	if (check_region(region) < 0)
 		return;
-	if (region->trap && region->trap->ahead)
-		copier_remove(region);
+	helper_remove(region);
 	snapshot_unref_due(region);
 	region_put(region);
 }

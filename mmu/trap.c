@@ -359,6 +359,8 @@ int trap_handle(struct trap *trap, uintptr_t address, bool nested)
 		gate_enter(&trap->space->gate, host_shard(), nested);
 		r = touch_page(trap, page, address);
 		gate_leave(&trap->space->gate, host_shard());
+		if (atomic_load_explicit(&trap->space->pool.wants_spare, memory_order_relaxed))
+			trap->policy.want_frames(trap->policy.context);
 		if (r == -EAGAIN)
 			r = trap->policy.make_room(trap->policy.context, freed, &deadline_ns);
 		else if (r == 0 || r == -EFAULT || ++failures == FAILURES_IN_A_ROW)

@@ -28,6 +28,7 @@ struct trap_policy {
 	bool (*is_nested)(void); /* the thread is inside some gate already */
 	int (*make_room)(void *context, uint32_t freed,
 			 uint64_t *deadline_ns); /* ends in 0: a store cannot fail */
+	void (*want_frames)(void *context); /* the pool could use a chunk that is faulted in */
 	void *context;
 };
 

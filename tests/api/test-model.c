@@ -22,7 +22,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#include "lib/copier.h"
+#include "lib/helper.h"
 #include "lib/internal.h"
 #include "tests/tap.h"
 
@@ -997,8 +997,7 @@ static void check_after_step(void)
 	find_dropped();
 	for (unsigned i = 0; i < REGIONS; i++)
 		if (regions[i]) {
-			if (regions[i]->region->trap && regions[i]->region->trap->ahead)
-				copier_drain(regions[i]->region);
+			helper_drain(regions[i]->region);
 			space_validate(&regions[i]->region->space);
 			check_stats(regions[i]);
 		}
@@ -1091,7 +1090,7 @@ static struct outcome run_in_child(uint64_t seed, unsigned steps, const bool *le
 		printing = print;
 		if (!print && freopen("/dev/null", "w", stdout) == NULL)
 			_exit(2);
-		alarm(120);
+		alarm(patience(120));
 		run_steps(seed, steps, left_out);
 		exit(0); /* so that a leak checker has its say */
 	}
