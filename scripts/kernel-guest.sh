@@ -28,8 +28,10 @@ if [ ! -d /plan ]; then
 fi
 
 /bin/busybox --install -s /bin
+dash=$(PATH=/usr/bin:/bin command -v dash)
+[ "$dash" = /bin/sh ] || /bin/busybox ln -sf "$dash" /bin/sh
 export PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin HOME=/root TERM=dumb
-export COW_TEST_ALLOW_TUNING=1
+export COW_TEST_ALLOW_TUNING=1 COW_TEST_SCALE=10
 mkdir -p /dev/shm /dev/pts /tmp /run /root
 chmod 1777 /tmp
 mount -t tmpfs shm /dev/shm
@@ -46,7 +48,7 @@ stty raw <&3 2>/dev/null || stty -F /dev/ttyS1 raw
 while read -r name seconds; do
 	echo "@start $name" >&3
 	begin=$(date +%s)
-	timeout -k 10 "$seconds" sh "/plan/$name" >/output 2>&1 </dev/null 3>&-
+	timeout -k 10 "$seconds" "$dash" "/plan/$name" >/output 2>&1 </dev/null 3>&-
 	status=$?
 	sed 's/^/ /' /output >&3
 	echo "@end $name $status $(($(date +%s) - begin))" >&3

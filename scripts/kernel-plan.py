@@ -7,8 +7,8 @@
 
 The guest sees every file under the path that it has here, so the commands, the environment and
 the run paths that Meson made hold there unchanged. LIST has a line a test: its name as in `meson
-test`, then arguments and VARIABLE=VALUE; '#' begins a comment. SCALE times Meson's limits is how
-long a test may take.
+test`, then arguments and VARIABLE=VALUE; '#' begins a comment. A test may stand there more than
+once, and may take SCALE times as long as Meson lets it, at most SECONDS_MAX.
 
 RESULTS is what the guest wrote to its serial line (see kernel-guest.sh). A test that did not end
 has failed: its kernel died under it, or there was no time left.
@@ -24,7 +24,11 @@ import shutil
 import subprocess
 import sys
 
-SCRIPTS = {"sh", "bash", "dash", "python3"}
+SHELLS = {"sh", "bash", "dash"}
+SCRIPTS = SHELLS | {"python3"}
+SECONDS_MAX = 600
+# Where busybox's do not do: its shell prefers its own tools to those in $PATH.
+TOOLS = ["dash", "mke2fs", "setpriv"]
 
 
 def meson_tests(build):
@@ -79,13 +83,15 @@ class Stage:
             for name in names:
                 self.add(os.path.join(folder, name))
 
-    def add_python(self, script):
-        """The interpreter and those modules of its library that the script may come to import."""
+    def add_python(self, scripts):
+        """The interpreter and those modules of its library that the scripts may come to import."""
         self.add("/usr/bin/python3")
         finder = modulefinder.ModuleFinder()
-        finder.run_script(script)
-        for module in ["encodings", "encodings.utf_8", "encodings.ascii", "encodings.latin_1",
-                       "encodings.idna", "site", "traceback"]:
+        for script in scripts:
+            finder.run_script(script)
+        # What the interpreter takes by itself, and shell tests ask for.
+        for module in ["encodings.utf_8", "encodings.ascii", "encodings.latin_1", "encodings.idna",
+                       "site", "runpy", "json.tool"]:
             finder.import_hook(module, None, ["*"])
         for module in finder.modules.values():
             if module.__file__:
@@ -100,7 +106,7 @@ class Stage:
                 self.add(compiled)
 
 
-def script_of(test, name, variables, arguments):
+def script_of(test, variables, arguments):
     lines = ["cd " + shlex.quote(test["env"].get("BUILD_ROOT", "/"))]
     for key, value in test["env"].items():
         lines.append("export %s=%s" % (key, shlex.quote(value)))
@@ -108,8 +114,8 @@ def script_of(test, name, variables, arguments):
         key, value = variable.split("=", 1)
         lines.append("export %s=%s" % (key, shlex.quote(value)))
     command = [os.path.abspath(test["cmd"][0]), *test["cmd"][1:], *arguments]
-    if os.path.basename(command[0]) in {"sh", "dash", "bash"}:
-        command[0] = "/bin/sh"
+    if os.path.basename(command[0]) in SHELLS:
+        command[0] = shutil.which("dash")
     lines.append("exec " + shlex.join(command))
     return "\n".join(lines) + "\n"
 
@@ -119,7 +125,7 @@ def plan(build, listed, root, scale):
     source = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     stage = Stage(root)
     os.makedirs(root + "/plan", exist_ok=True)
-    entries = []
+    entries, scripts = [], []
     for name, variables, arguments in read_list(listed):
         test = tests.get(name)
         if not test:
@@ -130,14 +136,19 @@ def plan(build, listed, root, scale):
             if os.path.isfile(word) and os.path.basename(word) not in SCRIPTS:
                 stage.add(word)
             if word.endswith(".py"):
-                stage.add_python(word)
+                scripts.append(word)
         for value in test["env"].values():
             if os.path.isfile(value) and os.path.basename(value) not in SCRIPTS:
                 stage.add(value)
-        with open("%s/plan/%s" % (root, name), "w", encoding="utf-8") as file:
-            file.write(script_of(test, name, variables, arguments))
-        entries.append("%s %d" % (name, test["timeout"] * int(scale)))
+        entry = "%02d-%s" % (len(entries) + 1, name)
+        with open("%s/plan/%s" % (root, entry), "w", encoding="utf-8") as file:
+            file.write(script_of(test, variables, arguments))
+        entries.append("%s %d" % (entry, min(test["timeout"] * int(scale), SECONDS_MAX)))
+    stage.add_python(scripts)
     stage.add_tree(source + "/tests")
+    stage.add(build + "/cli/cow")
+    for tool in TOOLS:
+        stage.add(shutil.which(tool))
     with open(root + "/plan/list", "w", encoding="utf-8") as file:
         file.write("".join(entry + "\n" for entry in entries))
     return 0
@@ -187,7 +198,7 @@ def collect(build, stage, results_path, log):
             status, seconds, lines = results.get(name, (None, 0, []))
             result = "the kernel did not get there" if name not in results else \
                 "did not end" if status is None else verdict(status, lines)
-            json.dump({"name": name, "stdout": "\n".join(lines), "result": result,
+            json.dump({"name": name.split("-", 1)[1], "stdout": "\n".join(lines), "result": result,
                        "duration": seconds, "returncode": status}, file)
             file.write("\n")
             if result not in ("OK", "SKIP"):

@@ -51,7 +51,8 @@ mkdir -p "$cache"
 cache=$(cd "$cache" && pwd)
 build=$(cd "$build" && pwd)
 work=$(mktemp -d "$cache/run-XXXXXX")
-trap 'rm -rf "$work"' EXIT
+guest=
+trap '[ -z "$guest" ] || kill "$guest" 2>/dev/null; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 
 # --- packages ---
@@ -146,6 +147,8 @@ make_disk() {
 	/usr/bin/python3 "$here/kernel-plan.py" plan "$build" "$list" "$stage" "$scale" || return 1
 	cp "$busybox" "$stage/bin/busybox"
 	cp "$here/kernel-guest.sh" "$stage/init"
+	mkdir -p "$stage/bin" "$stage/usr/local/bin" # mkfs.ext4: for a test of a full disk
+	ln -s "$(command -v mke2fs)" "$stage/usr/local/bin/mkfs.ext4"
 	chmod 755 "$stage/init"
 	cat >"$stage/plan/probe" <<-PROBE
 		"$build/cli/cow" probe --json
@@ -168,6 +171,7 @@ follow() { # RESULTS PID
 		ended=$(grep -c '^@end ' "$1" 2>/dev/null) || true
 		if [ "${ended:-0}" -gt $shown ]; then
 			tr -d '\r' <"$1" | awk -v skip=$shown -v total="$total" '/^@end / && ++n > skip {
+				sub(/^[0-9]+-/, "", $2)
 				printf "%4d/%d %-32s %s%4d s\n", n, total, $2,
 					$3 == 0 ? "ok    " : "FAILED", $4 }'
 			shown=$ended
@@ -180,13 +184,15 @@ follow() { # RESULTS PID
 boot() { # KERNEL-IMAGE RESULTS CONSOLE
 	timeout -k 10 "$seconds" qemu-system-x86_64 -accel "$accel" -cpu max -smp 2 -m "$memory" \
 		-nodefaults -no-user-config -display none -no-reboot -kernel "$1" -initrd "$work/initrd" \
-		-append "console=ttyS0 panic=-1 quiet loglevel=4 mitigations=off random.trust_cpu=on" \
+		-append "console=ttyS0 panic=-1 quiet loglevel=4 mitigations=off random.trust_cpu=on tsc=reliable" \
 		-drive "file=$work/disk,format=raw,if=virtio,snapshot=on" \
 		-chardev "file,id=console,path=$3" -serial chardev:console \
 		-chardev "file,id=results,path=$2" -serial chardev:results </dev/null &
 	guest=$!
 	follow "$2" $guest
-	wait $guest
+	status=0
+	wait $guest || status=$?
+	guest=
 }
 
 run_kernel() { # PACKAGE-FILE
@@ -201,8 +207,7 @@ run_kernel() { # PACKAGE-FILE
 	echo
 	echo "== $name ($accel)"
 	make_memory_disk "$tree" "$version"
-	status=0
-	boot "$tree/boot/vmlinuz-$version" "$log.results" "$log.console" || status=$?
+	boot "$tree/boot/vmlinuz-$version" "$log.results" "$log.console"
 	sed -n 's/\r$//; s/^@probe //p' "$log.results" | sed '/^{/,/^}/d'
 	sed -n 's/\r$//; s/^@probe //p' "$log.results" | sed -n '/^{/,/^}/p' >"$log.probe.json"
 	[ "$status" != 124 ] || echo "test-kernels: out of time after $seconds s (KERNELS_SECONDS)"

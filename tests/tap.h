@@ -100,6 +100,16 @@ static TAP_NORETURN void bail(const char *format, ...)
 	exit(99);
 }
 
+/* How long to wait for what should come at once: so many seconds, times $COW_TEST_SCALE where the
+ * machine is emulated. */
+TAP_MAYBE_UNUSED static unsigned patience(unsigned seconds)
+{
+	const char *scale = getenv("COW_TEST_SCALE");
+	unsigned long times = scale ? strtoul(scale, NULL, 10) : 1;
+
+	return times > 1 && times < 1000 ? seconds * (unsigned)times : seconds;
+}
+
 /* The case cannot run here; it must return after this. */
 TAP_PRINTF(1, 2)
 static void skip(const char *format, ...)

@@ -27,7 +27,7 @@ static void in_child(void (*run)(void *), void *context)
 	if (pid < 0)
 		bail("fork: %s", strerror(errno));
 	if (pid == 0) {
-		alarm(60);
+		alarm(patience(60));
 		run(context);
 		_exit(0);
 	}

@@ -45,7 +45,7 @@ static int run_child(void (*run)(int), int argument)
 		const struct rlimit none = { 0, 0 };
 
 		setrlimit(RLIMIT_CORE, &none);
-		alarm(30);
+		alarm(patience(30));
 		run(argument);
 		_exit(0);
 	}

@@ -39,7 +39,7 @@ static void scene(void (*run)(int), int argument, const char *what)
 	if (pid < 0)
 		bail("fork: %s", strerror(errno));
 	if (pid == 0) {
-		alarm(60);
+		alarm(patience(60));
 		cow_log_set(note_message, NULL);
 		run(argument);
 		_exit(0);
