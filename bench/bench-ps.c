@@ -421,8 +421,10 @@ int main(int argc, char **argv)
 		.bytes = (size_t)(options.quick ? 16 : 290) << 20,
 	};
 	start(argv[0], &population);
-	measure_tree(&population);
-	measure_half(&population);
+	if (bench_wants("tree"))
+		measure_tree(&population);
+	if (bench_wants("half"))
+		measure_half(&population);
 	stop(&population);
 	unlink(output);
 	return bench_end();

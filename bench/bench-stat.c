@@ -36,7 +36,7 @@ static const char bpftrace_script[] =
 
 /* A way to run the work. */
 struct way {
-	const char *name;
+	const char *name, *piece; /* of --only */
 	const char *words[16];
 	double pages_bound, forks_bound; /* per cent over the plain run; 0: none */
 	bool works;
@@ -45,22 +45,29 @@ struct way {
 
 static struct way ways[] = {
 	{ .name = "cow stat, taskstats",
+	  .piece = "taskstats",
 	  .words = { cow, "stat", "-o", "/dev/null", "--backend", "taskstats", "--allow-tuning",
 		     "--" },
 	  .pages_bound = 3,
 	  .forks_bound = 10 },
 	{ .name = "cow stat, perf",
+	  .piece = "perf",
 	  .words = { cow, "stat", "-o", "/dev/null", "--backend", "perf", "--" },
 	  .pages_bound = 10,
 	  .forks_bound = 10 },
 	{ .name = "cow stat, bpf",
+	  .piece = "bpf",
 	  .words = { cow, "stat", "-o", "/dev/null", "--backend", "bpf", "--" },
 	  .pages_bound = 10,
 	  .forks_bound = 10 },
 	{ .name = "cow stat, basic",
+	  .piece = "basic",
 	  .words = { cow, "stat", "-o", "/dev/null", "--backend", "basic", "--" } },
-	{ .name = "strace -f -c", .words = { "strace", "-f", "-c", "-o", "/dev/null" } },
+	{ .name = "strace -f -c",
+	  .piece = "strace",
+	  .words = { "strace", "-f", "-c", "-o", "/dev/null" } },
 	{ .name = "bpftrace, faults and forks counted",
+	  .piece = "bpftrace",
 	  .words = { "bpftrace", "-q", "-e", bpftrace_script, "-c" } },
 };
 
@@ -229,7 +236,15 @@ static void measure_accuracy(const char *count)
 
 /* --- cost --- */
 
-static void measure_cost(const char *kind, const char *count, bool forks)
+static bool wants(const char *part, const struct way *way)
+{
+	char name[64];
+
+	snprintf(name, sizeof(name), "%s/%s", part, way->piece);
+	return way->works && bench_wants(name);
+}
+
+static void measure_cost(const char *part, const char *kind, const char *count, bool forks)
 {
 	double plain, time;
 	unsigned turn;
@@ -237,7 +252,7 @@ static void measure_cost(const char *kind, const char *count, bool forks)
 
 	for (turn = 0; turn < options.runs + 2; turn++) {
 		for (i = 0; i < WAYS; i++) {
-			if (!ways[i].works)
+			if (!wants(part, &ways[i]))
 				continue;
 			/* A plain run beside each: what else the machine does changes. */
 			plain = run_work(NULL, kind, count);
@@ -250,7 +265,7 @@ static void measure_cost(const char *kind, const char *count, bool forks)
 	for (i = 0; i < WAYS; i++) {
 		double bound = forks ? ways[i].forks_bound : ways[i].pages_bound;
 
-		if (ways[i].works)
+		if (wants(part, &ways[i]))
 			bench_result(ways[i].name, "%", &ways[i].ratios,
 				     bound > 0 ? AT_MOST : BOUND_NONE, bound);
 		samples_free(&ways[i].ratios);
@@ -415,14 +430,24 @@ int main(int argc, char **argv)
 	bench_begin("bench-stat", "Accuracy and cost of cow stat.", argc, argv, &options);
 	find_programs();
 	find_ways();
-	measure_accuracy(options.quick ? "100000" : "400000");
-	bench_section("cost: 400,000 copies and as many reuses, over the plain run");
-	measure_cost("timed-pages", options.quick ? "20000" : "400000", false);
-	bench_section("cost: 300 forks of a process of 64 MiB, over the plain run");
-	measure_cost("timed-large-forks", options.quick ? "20" : "300", true);
-	bench_section("cost: 2,000 forks of the smallest process, over the plain run");
-	measure_cost("timed-forks", options.quick ? "100" : "2000", true);
-	measure_start();
-	measure_redis();
+	if (bench_wants("accuracy"))
+		measure_accuracy(options.quick ? "100000" : "400000");
+	if (bench_wants("pages")) {
+		bench_section("cost: 400,000 copies and as many reuses, over the plain run");
+		measure_cost("pages", "timed-pages", options.quick ? "20000" : "400000", false);
+	}
+	if (bench_wants("large-forks")) {
+		bench_section("cost: 300 forks of a process of 64 MiB, over the plain run");
+		measure_cost("large-forks", "timed-large-forks", options.quick ? "20" : "300",
+			     true);
+	}
+	if (bench_wants("forks")) {
+		bench_section("cost: 2,000 forks of the smallest process, over the plain run");
+		measure_cost("forks", "timed-forks", options.quick ? "100" : "2000", true);
+	}
+	if (bench_wants("start"))
+		measure_start();
+	if (bench_wants("redis"))
+		measure_redis();
 	return bench_end();
 }
