@@ -262,9 +262,15 @@ static int read_report(const char *path, struct fork_cost *cost)
 }
 
 /*
- * A child that still shares: what the parent has of worst_bytes and nobody inside shares was copied
- * since, or is new; so it is an upper bound.
+ * What a child that lives still shares of its parent's own memory, at least: the pages of files are
+ * shared, too, and never copied. What else the parent has of worst_bytes was copied since the fork,
+ * or is new; so the difference is an upper bound.
  */
+static uint64_t shared_at_least(const struct ps_process *parent)
+{
+	return parent->inside > parent->file ? parent->inside - parent->file : 0;
+}
+
 static void look_at_children(struct doctor *doctor, pid_t pid, struct fork_cost *cost)
 {
 	const struct ps_options options = { .root = doctor->root, .threads = 1 };
@@ -280,9 +286,10 @@ static void look_at_children(struct doctor *doctor, pid_t pid, struct fork_cost 
 			if (result.processes[i].pid == pid)
 				parent = &result.processes[i];
 	/* A child that ran another program shares libraries at most. */
-	if (parent && parent->state == PS_MEASURED && parent->inside > cost->worst_bytes / 10 &&
-	    parent->inside <= cost->worst_bytes) {
-		cost->earlier_bytes = cost->worst_bytes - parent->inside;
+	if (parent && parent->state == PS_MEASURED &&
+	    shared_at_least(parent) > cost->worst_bytes / 10 &&
+	    shared_at_least(parent) <= cost->worst_bytes) {
+		cost->earlier_bytes = cost->worst_bytes - shared_at_least(parent);
 		cost->earlier_source = "a child that lives, so far";
 	}
 	ps_result_free(&result);
