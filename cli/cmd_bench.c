@@ -59,7 +59,7 @@ static const struct command_option options[] = {
 		.letter = 'r',
 		.type = OPTION_COUNT,
 		.argument = "N",
-		.help = "counted runs of each measurement (5 with --quick, else 10, 20 with --full)",
+		.help = "counted runs of each measurement (7 with --quick, 20 with --full, else 10)",
 		.value.number = &runs,
 		.min = 1,
 		.max = 10000,
@@ -209,7 +209,7 @@ static bool check_directory(void)
 
 static struct bench_options choose(void)
 {
-	static const unsigned int default_runs[] = { 1, 5, 10, 20 };
+	static const unsigned int default_runs[] = { 1, 7, 10, 20 };
 	static const unsigned int default_warm_ups[] = { 0, 1, 2, 2 };
 	enum bench_scale scale = tiny  ? BENCH_TINY :
 				 quick ? BENCH_QUICK :

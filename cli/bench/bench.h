@@ -219,8 +219,8 @@ struct bench_subject {
  */
 void bench_take_turns(struct bench *bench, const struct bench_subject *subjects, size_t count);
 /*
- * The same, with the first subject measured twice a turn: the ratio of the two is the noise of this
- * machine, and becomes the row "noise". judge() calls nothing a difference that is within it.
+ * The same, with the first subject measured once more at the other end of each turn: the ratio of the
+ * two is the noise of this machine, and becomes the row "noise".
  */
 void bench_take_turns_controlled(struct bench *bench, const struct bench_subject *subjects,
 				 size_t count);

@@ -240,6 +240,18 @@
 		});
 	};
 
+	// index.html#plot=fork-size/latency shows that plot alone, for a picture of it.
+	const [, alone, name] = location.hash.match(/^#plot=([\w-]+)\/([\w-]+)$/) || [];
+
+	if (alone) {
+		document.querySelectorAll("header, section > :not(figure), section").forEach((element) => {
+			element.hidden = element.id !== alone;
+		});
+		figures.forEach((figure) => {
+			figure.hidden = figure.dataset.experiment !== alone || figure.dataset.plot !== name;
+		});
+	}
+
 	let charts_drawn = false;
 	const draw_all = () => {
 		Chart.defaults.color = colour("--dim");

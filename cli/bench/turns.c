@@ -66,48 +66,56 @@ struct turns {
 	bool controlled;
 };
 
+/* The control is one subject more, at the other end of the turn: the first once again. */
 static void measure_one(struct bench *bench, struct turns *turns, size_t i, bool counts)
 {
-	double again = NAN, value = measure(bench, &turns->subjects[i]);
+	bool is_control = i == turns->count;
+	double value = measure(bench, &turns->subjects[is_control ? 0 : i]);
 
-	if (i == 0 && turns->controlled && !bench_over(bench))
-		again = measure(bench, &turns->subjects[i]);
-	if (!counts || bench_over(bench))
-		return;
-	bench_samples_add(&turns->samples[i], value);
-	if (i == 0 && turns->controlled)
-		bench_samples_add(&turns->control, again / value);
+	if (counts && !bench_over(bench))
+		bench_samples_add(is_control ? &turns->control : &turns->samples[i], value);
 }
 
-static void add_rows(struct bench *bench, const struct turns *turns)
+static void add_noise(struct bench *bench, const struct turns *turns)
 {
-	const struct bench_row noise = {
+	const struct bench_row row = {
 		.key = "noise",
 		.label = bench_text(bench, "noise: %s, against itself",
 				    turns->subjects[0].row.label),
 		.unit = BENCH_RATIO,
 	};
+	struct bench_samples ratios = { 0 };
 	size_t i;
 
-	for (i = 0; i < turns->count; i++)
+	for (i = 0; i < turns->control.count; i++)
+		bench_samples_add(&ratios, turns->control.values[i] / turns->samples[0].values[i]);
+	bench_add(bench, &row, &ratios);
+	bench_samples_free(&ratios);
+}
+
+static void add_rows(struct bench *bench, const struct turns *turns)
+{
+	size_t i;
+
+	for (i = 0; i < turns->count && !bench_over(bench); i++)
 		bench_add(bench, &turns->subjects[i].row, &turns->samples[i]);
-	if (turns->controlled)
-		bench_add(bench, &noise, &turns->control);
+	if (turns->controlled && !bench_over(bench))
+		add_noise(bench, turns);
 }
 
 static void take_turns(struct bench *bench, struct turns *turns)
 {
 	unsigned int turn, all = bench->warm_ups + bench->runs;
-	uint64_t total = (uint64_t)all * turns->count, done = 0;
-	size_t i;
+	size_t each = turns->count + turns->controlled, i;
+	uint64_t total = (uint64_t)all * each, done = 0;
 
 	turns->samples = output_realloc(NULL, turns->count * sizeof(*turns->samples));
 	for (i = 0; i < turns->count; i++)
 		turns->samples[i] = (struct bench_samples){ 0 };
 	for (turn = 0; turn < all && !bench_over(bench); turn++)
-		for (i = 0; i < turns->count && !bench_over(bench); i++) {
+		for (i = 0; i < each && !bench_over(bench); i++) {
 			bench_progress(bench, done++, total);
-			measure_one(bench, turns, turn % 2 ? turns->count - 1 - i : i,
+			measure_one(bench, turns, turn % 2 ? each - 1 - i : i,
 				    turn >= bench->warm_ups);
 		}
 	bench_progress(bench, total, total);

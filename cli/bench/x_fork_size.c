@@ -285,6 +285,9 @@ static void run(struct bench *bench)
 		add_extremes(bench, sizes, count);
 		add_growth(bench, sizes, count);
 	}
+	bench_note(bench,
+		   "with huge pages the kernel keeps a page table in reserve for each, to split "
+		   "it: VmPTE is the same");
 	bench_check(bench,
 		    bench_median(bench, "tables/largest") > bench_median(bench, "tables/smallest"),
 		    "page-table memory grows with size");

@@ -43,24 +43,13 @@ static bool offer(struct bench *bench, char *memory)
 	return false;
 }
 
-static uint64_t merged_bytes(void)
-{
-	struct bench_memory memory;
-
-	return bench_memory(0, &memory) == 0 ? memory.ksm : 0;
-}
-
-/* By what the kernel says of this process, or (before 6.6) of all. */
+/* Nearly all of the two equal buffers; others' pages are not in it. */
 static bool is_merged(void)
 {
-	uint64_t sharing = 0, scans = 0;
+	uint64_t merging = 0;
 
-	if (merged_bytes() >= 2 * work.bytes - work.bytes / 8)
-		return true;
-	if (bench_read_number(KSM "pages_sharing", NULL, &sharing) < 0 ||
-	    bench_read_number(KSM "full_scans", NULL, &scans) < 0)
-		return false;
-	return merged_bytes() == 0 && sharing >= work.pages - work.pages / 16;
+	return bench_read_number("/proc/self/ksm_merging_pages", NULL, &merging) == 0 &&
+	       merging >= 2 * work.pages - work.pages / 8;
 }
 
 static bool wait_for_merging(struct bench *bench, uint64_t *ret_ns)
@@ -167,7 +156,8 @@ static void run(struct bench *bench)
 {
 	uint64_t running = 0;
 
-	if (bench_read_number(KSM "run", NULL, &running) < 0) {
+	if (bench_read_number(KSM "run", NULL, &running) < 0 ||
+	    access("/proc/self/ksm_merging_pages", R_OK) < 0) {
 		bench_skip(bench, "this kernel has no KSM (CONFIG_KSM)");
 		return;
 	}
