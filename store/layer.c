@@ -236,14 +236,29 @@ void layer_close(struct layer *layer)
 	for (link = &store->layers; last && *link; link = &(*link)->next)
 		if (*link == layer) {
 			*link = layer->next;
-			store_release_locked(store, layer->footer.sequence);
 			break;
 		}
+	if (last)
+		store_release_locked(store, layer->footer.sequence);
 	pthread_mutex_unlock(&store->layers_mutex);
 	if (!last)
 		return;
 	layer_free(layer);
 	store_put(store);
+}
+
+void layer_forget(struct cow_store *store, const struct layer_id *id)
+{
+	struct layer **link = &store->layers;
+
+	pthread_mutex_lock(&store->layers_mutex);
+	while (*link) {
+		if (id_equal(&(*link)->id, id))
+			*link = (*link)->next;
+		else
+			link = &(*link)->next;
+	}
+	pthread_mutex_unlock(&store->layers_mutex);
 }
 
 bool layer_is_open(struct cow_store *store, const struct layer_id *id)

@@ -52,6 +52,8 @@ struct layer {
 int layer_open(struct cow_store *store, const struct layer_id *id, struct layer **ret_layer);
 struct layer *layer_get(struct layer *layer);
 void layer_close(struct layer *layer); /* NULL-safe */
+/* Its file was replaced: who has it open keeps what was there, who opens it gets the new one. */
+void layer_forget(struct cow_store *store, const struct layer_id *id);
 /* Whether this store has it open. */
 bool layer_is_open(struct cow_store *store, const struct layer_id *id);
 /* Only the footer of the file, which need not be opened for that. */

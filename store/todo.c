@@ -9,7 +9,5 @@
 	{                       \
 		return -ENOSYS; \
 	}
-LATER(cow_store_compact, struct cow_store *store, const struct cow_compact_options *options,
-      struct cow_compact_stats *ret_stats)
 LATER(cow_store_import, struct cow_store *store, const char *path,
       const struct cow_import_options *options, char ret_id[COW_ID_LENGTH])

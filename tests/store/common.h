@@ -25,7 +25,7 @@ TAP_MAYBE_UNUSED static void scratch_remove(void)
 	scratch_path[0] = '\0';
 }
 
-TAP_MAYBE_UNUSED static const char *scratch(void)
+TAP_MAYBE_UNUSED static const char *scratch_in(const char *in)
 {
 	static bool known;
 
@@ -34,10 +34,24 @@ TAP_MAYBE_UNUSED static const char *scratch(void)
 	known = true;
 	scratch_remove();
 	snprintf(scratch_path, sizeof(scratch_path), "%s/store-XXXXXX",
-		 getenv("BUILD_ROOT") ?: ".");
+		 in                           ?:
+			 getenv("BUILD_ROOT") ?:
+						".");
 	if (!mkdtemp(scratch_path))
 		bail("no directory: %s", strerror(errno));
 	return scratch_path;
+}
+
+TAP_MAYBE_UNUSED static const char *scratch(void)
+{
+	return scratch_in(NULL);
+}
+
+/* In memory, where there is such a directory: for tests of many saves, which would wait for the disk
+ * most of the time. */
+TAP_MAYBE_UNUSED static const char *quick_scratch(void)
+{
+	return scratch_in(access("/dev/shm", W_OK | X_OK) == 0 ? "/dev/shm" : NULL);
 }
 
 TAP_MAYBE_UNUSED static struct cow_store *open_store(const char *path, uint32_t flags)

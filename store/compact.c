@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Compaction: deleted layers are merged into the child that needs them, and a layer that lies too
+ * deep is written out whole, so that it lies on nothing.
+ *
+ *   A <- (B deleted) <- C      becomes   A <- C      where C is B's only child
+ *   A <- ... 33 layers ... <- Z          A <- ... <- Y    Z
+ *
+ * A deleted layer with several children stays: merged into each of them it would be there several
+ * times. A layer keeps its identity and sequence, so its children need not change. Each step
+ * replaces one file by one rename(), and what it reads as is the same before and after; so a crash
+ * between steps leaves a store that is right, and at worst larger than it need be.
+ */
+#include "lib/internal.h"
+#include "store/index.h"
+#include "store/io.h"
+#include "store/rewrite.h"
+
+#define KNOWN_FLAGS       COW_COMPACT_COMPRESS
+#define DEPTH_MAX_DEFAULT 32u
+
+static const struct cow_compact_options default_options = COW_COMPACT_OPTIONS_INIT;
+
+struct compaction {
+	struct cow_store *store;
+	struct cow_compact_options options;
+	struct cow_compact_stats stats;
+	struct index index;
+	struct rewrite rewrite;
+};
+
+static struct index_entry *parent_of(const struct compaction *compaction,
+				     const struct index_entry *entry)
+{
+	if (id_is_none(&entry->footer.parent))
+		return NULL;
+	return index_find(&compaction->index, &entry->footer.parent);
+}
+
+/* How many layers become one when this one is rewritten: 1: there is no need. */
+static unsigned merge_depth(const struct compaction *compaction, const struct index_entry *entry)
+{
+	const struct index_entry *below = parent_of(compaction, entry);
+	unsigned depth = 1;
+
+	while (below && below->children == 1 &&
+	       refs_is_deleted(&compaction->store->refs, &below->id)) {
+		depth++;
+		below = parent_of(compaction, below);
+	}
+	return depth;
+}
+
+/* A deleted layer is merged when its child is. */
+static bool is_merged_later(const struct compaction *compaction, const struct index_entry *entry)
+{
+	return entry->children == 1 && refs_is_deleted(&compaction->store->refs, &entry->id);
+}
+
+static int rewrite_entry(struct compaction *compaction, struct index_entry *entry, unsigned depth)
+{
+	int r;
+
+	compaction->rewrite.id = entry->id;
+	compaction->rewrite.depth = depth;
+	r = rewrite_layer(&compaction->rewrite);
+	if (r < 0)
+		return r;
+	compaction->stats.rewritten++;
+	return layer_read_footer(compaction->store, &entry->id, &entry->footer, &entry->file_bytes);
+}
+
+static int merge_entry(struct compaction *compaction, struct index_entry *entry, unsigned depth)
+{
+	struct index_entry *before = parent_of(compaction, entry), *now;
+	int r = rewrite_entry(compaction, entry, depth);
+
+	if (r < 0)
+		return r;
+	/* What was merged goes with the sweep; until then it is a child beside this one. */
+	if (before)
+		before->children--;
+	now = parent_of(compaction, entry);
+	if (now)
+		now->children++;
+	return 0;
+}
+
+static void find_depth(const struct compaction *compaction, struct index_entry *entry)
+{
+	const struct index_entry *parent = parent_of(compaction, entry);
+
+	entry->depth = parent ? parent->depth + 1 : 0;
+}
+
+/* Oldest first: so that a parent has its place when its children are looked at. */
+static int compact_entry(struct compaction *compaction, struct index_entry *entry)
+{
+	unsigned depth = merge_depth(compaction, entry);
+	int r = 0;
+
+	if (is_merged_later(compaction, entry)) {
+		find_depth(compaction, entry);
+		return 0;
+	}
+	if (depth > 1)
+		r = merge_entry(compaction, entry, depth);
+	find_depth(compaction, entry);
+	if (r == 0 && entry->depth > compaction->options.depth_max) {
+		r = merge_entry(compaction, entry, UINT32_MAX);
+		find_depth(compaction, entry);
+	}
+	if (entry->depth > compaction->stats.depth)
+		compaction->stats.depth = entry->depth;
+	return r;
+}
+
+static bool is_unpublished(const struct compaction *compaction, const struct index_entry *entry)
+{
+	return entry->footer.sequence > compaction->store->refs.sequence;
+}
+
+/* Of saves that were interrupted before they had happened. */
+static int remove_unpublished(struct compaction *compaction)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < compaction->index.count; i++) {
+		if (!is_unpublished(compaction, &compaction->index.entries[i]))
+			continue;
+		r = layer_remove(compaction->store, &compaction->index.entries[i]);
+		if (r == -EBUSY)
+			r = 0;
+		else
+			compaction->stats.removed++;
+	}
+	return r;
+}
+
+static uint64_t count_bytes(const struct index *index)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < index->count; i++)
+		bytes += index->entries[i].file_bytes;
+	return bytes;
+}
+
+/* What is to be rewritten, for the progress: about. */
+static uint64_t estimate(const struct compaction *compaction)
+{
+	uint64_t clusters = 0;
+
+	for (size_t i = 0; i < compaction->index.count; i++) {
+		const struct index_entry *entry = &compaction->index.entries[i];
+
+		if (is_merged_later(compaction, entry) || merge_depth(compaction, entry) > 1)
+			clusters += entry->footer.held_clusters;
+		if (entry->depth > 0 && entry->depth % (compaction->options.depth_max + 1) == 0)
+			clusters += div_up(entry->footer.length, CLUSTER);
+	}
+	return clusters * CLUSTER;
+}
+
+static int rebuild(struct compaction *compaction)
+{
+	index_free(&compaction->index);
+	return index_build(compaction->store, &compaction->index);
+}
+
+static int compact_all(struct compaction *compaction)
+{
+	struct index *index = &compaction->index;
+	int r = 0;
+
+	compaction->rewrite.total = estimate(compaction);
+	for (size_t i = index->count; r == 0 && i-- > 0;)
+		r = compact_entry(compaction, &index->entries[i]);
+	if (r == 0)
+		r = rebuild(compaction);
+	compaction->stats.busy = 0; /* counted anew */
+	if (r == 0)
+		r = sweep_deleted(compaction->store, index, &compaction->stats);
+	if (r == 0)
+		r = rebuild(compaction);
+	return r;
+}
+
+static int compact(struct compaction *compaction)
+{
+	int r = index_build(compaction->store, &compaction->index);
+
+	if (r < 0)
+		return r;
+	if (compaction->index.errors > 0)
+		return -EUCLEAN; /* which ones has been said */
+	compaction->stats.bytes_before = count_bytes(&compaction->index);
+	r = remove_unpublished(compaction);
+	if (r == 0)
+		r = rebuild(compaction);
+	if (r == 0)
+		r = sweep_deleted(compaction->store, &compaction->index, &compaction->stats);
+	if (r == 0)
+		r = rebuild(compaction);
+	if (r == 0)
+		r = compact_all(compaction);
+	compaction->stats.bytes_after = count_bytes(&compaction->index);
+	compaction->stats.cloned_bytes = compaction->rewrite.cloned_bytes;
+	return r;
+}
+
+static int read_options(struct compaction *compaction, const struct cow_compact_options *given)
+{
+	struct cow_compact_options *options = &compaction->options;
+	int r = 0;
+
+	if (given)
+		r = options_read(options, sizeof(*options), sizeof(*options), given);
+	if (r < 0)
+		return r;
+	if (options->flags & ~KNOWN_FLAGS)
+		return -EINVAL;
+	if (options->depth_max == 0)
+		options->depth_max = DEPTH_MAX_DEFAULT;
+	compaction->rewrite.progress = options->progress;
+	compaction->rewrite.context = options->context;
+	compaction->rewrite.compress = options->flags & COW_COMPACT_COMPRESS;
+	return 0;
+}
+
+int cow_store_compact(struct cow_store *store, const struct cow_compact_options *options,
+		      struct cow_compact_stats *ret_stats)
+{
+	struct compaction compaction = {
+		.store = store,
+		.options = default_options,
+		.stats = COW_COMPACT_STATS_INIT,
+		.rewrite = { .store = store },
+	};
+	size_t room = 0;
+	int r;
+
+	r = read_options(&compaction, options);
+	if (r == 0 && ret_stats)
+		r = stats_room(ret_stats, sizeof(*ret_stats), sizeof(*ret_stats), &room);
+	if (r == 0)
+		r = store_begin(store, true);
+	if (r < 0)
+		return r;
+	r = compact(&compaction);
+	index_free(&compaction.index);
+	store_end(store);
+	if (r == 0 && ret_stats) {
+		compaction.stats.size = room;
+		memcpy(ret_stats, &compaction.stats, room);
+	}
+	return r;
+}
