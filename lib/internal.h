@@ -19,6 +19,7 @@
 #include "mmu/trap.h"
 #include "sys/sys.h"
 
+struct bypass;
 struct spill;
 struct view;
 
@@ -41,7 +42,8 @@ struct cow_region {
 			     does */
 	struct cow_snapshot *source; /* of a branch: a reference */
 	enum cow_trap trap_kind;
-	struct trap *trap; /* NULL: explicit */
+	struct trap *trap;     /* NULL: explicit */
+	struct bypass *bypass; /* NULL: not checked */
 	enum cow_limit_policy limit_policy;
 	uint64_t limit_timeout_ns, cut_timeout_ns;
 	struct spill *spill;         /* NULL: none */
@@ -144,7 +146,7 @@ void snapshot_unref_due(struct cow_region *region);
  * held. */
 int limit_make_room(struct cow_region *region, uint32_t freed, uint64_t *deadline_ns);
 /* The same in a trap, which cannot say no: goes on to give up whatever snapshot there is. */
-int limit_make_room_trapped(void *context, uint32_t freed, uint64_t *deadline_ns);
+int limit_make_room_trapped(void *context, uint32_t freed, bool may_wait, uint64_t *deadline_ns);
 
 /* --- image.c --- */
 /* The descriptor stays the snapshot's. */

@@ -91,8 +91,21 @@ static void say_once(struct cow_region *region, const char *what, int error)
 			    what, error ? ": " : "", error ? strerror(error) : "");
 }
 
-/* Whether something was given back already, or is only waiting for readers to look away. */
-static bool is_coming_free(struct space *space, uint32_t freed)
+/* A handler thread, whom other writers need: it comes back instead of waiting. */
+static _Thread_local bool in_a_hurry __attribute__((tls_model("initial-exec")));
+
+/* Until something is given back, or it is time to look again. */
+static int wait_a_moment(struct space *space, uint32_t freed)
+{
+	if (in_a_hurry)
+		return -EBUSY;
+	host_wait(&space->freed, freed, host_now() + LOOK_AGAIN_NS);
+	return 0;
+}
+
+/* 1: something was given back already, or has been waited for that is only waiting for readers to
+ * look away; 0: nothing is on its way; or -EBUSY. */
+static int is_coming_free(struct space *space, uint32_t freed)
 {
 	bool pending;
 
@@ -101,16 +114,17 @@ static bool is_coming_free(struct space *space, uint32_t freed)
 	pending = space->dying || space->retired[0] || space->retired[1] || space->retired[2];
 	lock_drop(&space->lock);
 	if (atomic_load(&space->freed) != freed)
-		return true;
-	if (pending)
-		host_wait(&space->freed, freed, host_now() + LOOK_AGAIN_NS);
-	return pending;
+		return 1;
+	if (!pending)
+		return 0;
+	return wait_a_moment(space, freed) ?: 1;
 }
 
 static int wait_for_room(struct cow_region *region, uint32_t freed, uint64_t *deadline_ns)
 {
 	struct space *space = &region->space;
 	uint64_t now = host_now();
+	int r = 0;
 
 	if (*deadline_ns == 0)
 		*deadline_ns = now + region->limit_timeout_ns < now ?
@@ -119,14 +133,14 @@ static int wait_for_room(struct cow_region *region, uint32_t freed, uint64_t *de
 	if (now >= *deadline_ns)
 		return -EAGAIN;
 	atomic_fetch_add(&space->freed_waiters, 1);
-	while (atomic_load(&space->freed) == freed && host_now() < *deadline_ns) {
-		host_wait(&space->freed, freed, host_now() + LOOK_AGAIN_NS);
+	while (r == 0 && atomic_load(&space->freed) == freed && host_now() < *deadline_ns) {
+		r = wait_a_moment(space, freed);
 		lock_take(&space->lock);
 		space_reclaim(space, 64);
 		lock_drop(&space->lock);
 	}
 	atomic_fetch_sub(&space->freed_waiters, 1);
-	return 0;
+	return atomic_load(&space->freed) != freed ? 0 : r;
 }
 
 static int spill_room(struct cow_region *region)
@@ -152,31 +166,35 @@ static int wait_out_shortage(struct space *space, uint32_t freed, uint64_t *dead
 		*deadline_ns = host_now() + SHORTAGE_NS;
 	if (host_now() >= *deadline_ns)
 		return -EAGAIN;
-	host_wait(&space->freed, freed, host_now() + LOOK_AGAIN_NS);
-	return 0;
+	return wait_a_moment(space, freed);
 }
 
-int limit_make_room_trapped(void *context, uint32_t freed, uint64_t *deadline_ns)
+int limit_make_room_trapped(void *context, uint32_t freed, bool may_wait, uint64_t *deadline_ns)
 {
 	struct cow_region *region = context;
 	int r;
 
 	log_mute(true);
+	in_a_hurry = !may_wait;
 	r = limit_make_room(region, freed, deadline_ns);
 	if (r == -ENOMEM)
 		r = wait_out_shortage(&region->space, freed, deadline_ns);
 	if (r == -EAGAIN && (drop_one(region) || drop_pinned(region)))
 		r = 0;
+	in_a_hurry = false;
 	log_mute(false);
 	return r;
 }
 
 int limit_make_room(struct cow_region *region, uint32_t freed, uint64_t *deadline_ns)
 {
+	int coming;
+
 	if (region->space.pool.limit == 0)
 		return -ENOMEM; /* not the limit: the system has no memory */
-	if (is_coming_free(&region->space, freed))
-		return 0;
+	coming = is_coming_free(&region->space, freed);
+	if (coming != 0)
+		return coming < 0 ? coming : 0;
 	switch (region->limit_policy) {
 	case COW_LIMIT_DROP:
 		return drop_one(region) ? 0 : -EAGAIN;

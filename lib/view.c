@@ -77,7 +77,7 @@ static void *serve_faults(void *context)
 	uint64_t which, address;
 
 	for (;;) {
-		if (sys_epoll_wait(view->epoll, &which) < 0 || which == (uint64_t)view->stop)
+		if (sys_epoll_wait(view->epoll, -1, &which) < 0 || which == (uint64_t)view->stop)
 			return NULL;
 		while (sys_uffd_read(view->uffd, &address) == 1)
 			serve(view, address - (uintptr_t)view->base);

@@ -5,23 +5,19 @@
  * where the process may (CAP_SYS_PTRACE, vm.unprivileged_userfaultfd, or /dev/userfaultfd) the
  * kernel's own writes wait in the same way: system calls into the region work as ever.
  *
- * A few threads share the work: one that waits for room at the limit must not keep the others'
- * writers waiting.
+ * The threads are shared by all regions: see workers.h.
  */
 #include <errno.h>
 
 #include "mmu/uffd.h"
+#include "mmu/workers.h"
 #include "sys/sys.h"
 
-#define HANDLERS      4u
 #define WAKE_ATTEMPTS 4u /* who is not woken sleeps for ever */
 
 struct service {
 	struct uffd uffd; /* first */
-	int stop;         /* eventfd: readable when it is time to go */
-	int epoll;
-	unsigned started;
-	pthread_t threads[HANDLERS];
+	struct worker_client client;
 };
 
 static struct service *service_of(struct trap *trap)
@@ -39,35 +35,23 @@ static void wake(struct trap *trap, uintptr_t address)
 			break;
 }
 
-static void *serve(void *context)
+/* Whose fault it is may have a bracket open, and a cut wait for its end. Where it could not be
+ * resolved (no memory) it is woken as well, and traps again: asleep it would stay for ever. */
+static int serve(struct worker_client *client, uintptr_t address, uint64_t *deadline_ns)
 {
-	struct service *service = context;
+	struct service *service =
+		(struct service *)(void *)((char *)client - offsetof(struct service, client));
 	struct trap *trap = &service->uffd.trap;
-	uint64_t which, address;
+	int r = trap_try(trap, address, deadline_ns);
 
-	for (;;) {
-		if (sys_epoll_wait(service->epoll, &which) < 0 || which == (uint64_t)service->stop)
-			return NULL;
-		/* Whose fault it is may have a bracket open, and a cut wait for its end. Where it
-		 * could not be resolved (no memory) it is woken as well, and traps again: asleep it
-		 * would stay for ever. */
-		while (sys_uffd_read(trap->uffd, &address) == 1) {
-			(void)trap_handle(trap, (uintptr_t)address, true);
-			wake(trap, (uintptr_t)address);
-		}
-	}
+	if (r != -EBUSY)
+		wake(trap, address);
+	return r;
 }
 
 static void service_stop(struct trap *trap)
 {
-	struct service *service = service_of(trap);
-
-	if (service->started > 0)
-		sys_eventfd_signal(service->stop);
-	while (service->started > 0)
-		pthread_join(service->threads[--service->started], NULL);
-	sys_close(service->stop);
-	sys_close(service->epoll);
+	workers_remove(&service_of(trap)->client);
 	uffd_destroy(trap);
 }
 
@@ -76,13 +60,8 @@ static int service_start(struct trap *trap)
 	struct service *service = service_of(trap);
 	int r = 0;
 
-	while (r == 0 && service->started < HANDLERS) {
-		r = sys_thread_start(&service->threads[service->started], serve, service);
-		if (r == 0)
-			service->started++;
-	}
-	if (service->started > 0)
-		r = 0;
+	if (service->client.id == 0)
+		r = workers_add(&service->client);
 	return r < 0 ? r : uffd_start(trap);
 }
 
@@ -103,17 +82,11 @@ int trap_new_thread(struct space *space, const struct trap_policy *policy, int f
 
 	if (!service)
 		return -ENOMEM;
-	service->stop = service->epoll = -1;
 	r = uffd_init(&service->uffd, &thread_ops, false, space, policy, file);
-	if (r == 0)
-		r = service->stop = sys_eventfd();
-	if (r >= 0)
-		r = service->epoll = sys_epoll_new();
-	if (r >= 0)
-		r = sys_epoll_add(service->epoll, service->uffd.trap.uffd,
-				  (uint64_t)service->uffd.trap.uffd);
-	if (r >= 0)
-		r = sys_epoll_add(service->epoll, service->stop, (uint64_t)service->stop);
+	service->client = (struct worker_client){
+		.uffd = service->uffd.trap.uffd,
+		.serve = serve,
+	};
 	if (r < 0)
 		trap_free(&service->uffd.trap);
 	else

@@ -334,41 +334,63 @@ static void note_writer(struct trap *trap)
 		atomic_fetch_or_explicit(&trap->writers, bit, memory_order_relaxed);
 }
 
-static int wait_a_moment(struct space *space)
+static void wait_a_moment(struct space *space)
 {
 	host_wait(&space->freed, atomic_load(&space->freed), host_now() + 1000000);
-	return 0;
 }
 
 /* What fails may go well in a moment, and a store cannot be told that it did not. */
 #define FAILURES_IN_A_ROW 5u
 
-int trap_handle(struct trap *trap, uintptr_t address, bool nested)
+/* 0: the store may be tried again; 1: this may; -EBUSY: this may, in a moment (only without
+ * may_wait); or the store cannot be helped. */
+static int attempt(struct trap *trap, uintptr_t address, bool nested, bool may_wait,
+		   uint64_t *deadline_ns)
 {
 	uint64_t page = (address - (uintptr_t)trap->base) >> trap->space->page_shift;
-	uint64_t deadline_ns = 0;
+	uint32_t freed = atomic_load(&trap->space->freed);
+	int r;
+
+	gate_enter(&trap->space->gate, host_shard(), nested);
+	r = touch_page(trap, page, address);
+	gate_leave(&trap->space->gate, host_shard());
+	if (atomic_load_explicit(&trap->space->pool.wants_spare, memory_order_relaxed))
+		trap->policy.want_frames(trap->policy.context);
+	if (r != -EAGAIN)
+		return r;
+	r = trap->policy.make_room(trap->policy.context, freed, may_wait, deadline_ns);
+	return r == 0 ? 1 : r;
+}
+
+static int try_until_done(struct trap *trap, uintptr_t address, bool nested, bool may_wait,
+			  uint64_t *deadline_ns)
+{
 	unsigned failures = 0;
 	int r;
 
 	if (!trap_has_started(trap))
 		return 0; /* it came to nothing: plain memory again */
 	note_writer(trap);
-	do {
-		uint32_t freed = atomic_load(&trap->space->freed);
-
-		gate_enter(&trap->space->gate, host_shard(), nested);
-		r = touch_page(trap, page, address);
-		gate_leave(&trap->space->gate, host_shard());
-		if (atomic_load_explicit(&trap->space->pool.wants_spare, memory_order_relaxed))
-			trap->policy.want_frames(trap->policy.context);
-		if (r == -EAGAIN)
-			r = trap->policy.make_room(trap->policy.context, freed, &deadline_ns);
-		else if (r == 0 || r == -EFAULT || ++failures == FAILURES_IN_A_ROW)
+	for (;;) {
+		r = attempt(trap, address, nested, may_wait, deadline_ns);
+		if (r == 1)
+			continue;
+		if (r == 0 || r == -EBUSY || r == -EFAULT || ++failures == FAILURES_IN_A_ROW)
 			return r;
-		else
-			r = wait_a_moment(trap->space);
-	} while (r == 0);
-	return r;
+		wait_a_moment(trap->space);
+	}
+}
+
+int trap_handle(struct trap *trap, uintptr_t address, bool nested)
+{
+	uint64_t deadline_ns = 0;
+
+	return try_until_done(trap, address, nested, true, &deadline_ns);
+}
+
+int trap_try(struct trap *trap, uintptr_t address, uint64_t *deadline_ns)
+{
+	return try_until_done(trap, address, true, false, deadline_ns);
 }
 
 /* --- which trap an address belongs to --- */

@@ -26,8 +26,8 @@ struct trap;
  * application's. */
 struct trap_policy {
 	bool (*is_nested)(void); /* the thread is inside some gate already */
-	int (*make_room)(void *context, uint32_t freed,
-			 uint64_t *deadline_ns); /* ends in 0: a store cannot fail */
+	/* Ends in 0: a store cannot fail. Without may_wait: -EBUSY where it would have to. */
+	int (*make_room)(void *context, uint32_t freed, bool may_wait, uint64_t *deadline_ns);
 	void (*want_frames)(void *context); /* the pool could use a chunk that is faulted in */
 	void *context;
 };
@@ -68,7 +68,7 @@ struct trap {
 	unsigned char *base;
 	size_t length;
 	struct openset open;
-	struct ahead *ahead; /* NULL: nothing is copied ahead */
+	struct ahead *ahead;      /* NULL: nothing is copied ahead */
 	_Atomic uint32_t armed;   /* enum trap_phase; who traps while it starts waits on it */
 	struct lock arm_lock;     /* who holds it sees no page armed ahead */
 	_Atomic uint32_t refused; /* since the last cut the kernel refused to open a page */
@@ -114,6 +114,10 @@ bool trap_exists(void);
 
 /* A store ran into a protected page, or a load into an unwatched granule. 0: try again. */
 int trap_handle(struct trap *trap, uintptr_t address, bool nested);
+
+/* The same for a writer that sleeps in the kernel, by a thread that others need, too. -EBUSY: again
+ * in a moment. *deadline_ns: 0 at first. */
+int trap_try(struct trap *trap, uintptr_t address, uint64_t *deadline_ns);
 
 /* Started. Before a page is opened by a bracket: sees to it that writing it cannot trap for
  * another reason. */

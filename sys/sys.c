@@ -309,18 +309,24 @@ int sys_epoll_add(int epoll, int fd, uint64_t data)
 	return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
-int sys_epoll_wait(int epoll, uint64_t *ret_data)
+void sys_epoll_remove(int epoll, int fd)
+{
+	epoll_ctl(epoll, EPOLL_CTL_DEL, fd, NULL);
+}
+
+int sys_epoll_wait(int epoll, int timeout_ms, uint64_t *ret_data)
 {
 	struct epoll_event event;
 	int n;
 
 	do
-		n = epoll_wait(epoll, &event, 1, -1);
+		n = epoll_wait(epoll, &event, 1, timeout_ms);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;
-	*ret_data = event.data.u64;
-	return 0;
+	if (n > 0)
+		*ret_data = event.data.u64;
+	return n;
 }
 
 int sys_uffd_open(enum sys_uffd_way way)
@@ -676,6 +682,11 @@ static uint64_t clock_ns(clockid_t clock)
 
 	clock_gettime(clock, &now);
 	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+int64_t sys_process_id(void)
+{
+	return getpid();
 }
 
 uint64_t sys_monotonic_ns(void)

@@ -99,7 +99,8 @@ int sys_map_at(void *address, size_t length, int protection, int flags, int fd, 
 int sys_eventfd(void);
 int sys_epoll_new(void);
 int sys_epoll_add(int epoll, int fd, uint64_t data);
-int sys_epoll_wait(int epoll, uint64_t *ret_data); /* blocks */
+void sys_epoll_remove(int epoll, int fd);
+int sys_epoll_wait(int epoll, int timeout_ms, uint64_t *ret_data); /* -1: for ever. 1, 0: timeout */
 
 /* The ways to a userfaultfd, and a bare descriptor by one of them. */
 enum sys_uffd_way {
@@ -150,6 +151,7 @@ int sys_at_fork_child(void (*function)(void));
 /* A thread with all signals blocked. */
 int sys_thread_start(pthread_t *ret_thread, void *(*run)(void *), void *context);
 
+int64_t sys_process_id(void);
 uint64_t sys_monotonic_ns(void);
 uint64_t sys_realtime_ns(void);
 
