@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include <assert.h>
 #include <errno.h>
 
 #include "mmu/openset.h"
@@ -68,8 +69,15 @@ void openset_remove(struct openset *set, uint64_t page)
 	atomic_fetch_and(&set->levels[0][page / 64], ~((uint64_t)1 << (page % 64)));
 }
 
+/* The bits above go first, see the header. Left set, they would have the next cut look at every
+ * word that this one emptied. */
 void openset_take(struct openset *set, uint64_t word, unsigned count, uint64_t ret_bits[])
 {
+	uint64_t bits = (~(uint64_t)0 >> (64 - count)) << (word % 64);
+
+	assert(count > 0 && word % 64 + count <= 64);
+	if (set->height > 1 && (atomic_load(&set->levels[1][word / 64]) & bits))
+		atomic_fetch_and(&set->levels[1][word / 64], ~bits);
 	for (unsigned i = 0; i < count; i++)
 		ret_bits[i] = word + i < set->words[0] && atomic_load(&set->levels[0][word + i]) ?
 				      atomic_exchange(&set->levels[0][word + i], 0) :

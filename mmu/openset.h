@@ -46,7 +46,8 @@ void openset_remove(struct openset *set, uint64_t page);
  * that were found empty are not looked at again until something is added to them. */
 bool openset_next(struct openset *set, uint64_t *word, uint64_t *ret_bits);
 
-/* Takes the bits of whole words out. Words past the end have none. */
+/* Takes the bits of whole words out; these are not looked at again until something is added. Words
+ * past the end have none. They share the word above: they cross no multiple of 64. */
 void openset_take(struct openset *set, uint64_t word, unsigned count, uint64_t ret_bits[]);
 
 #endif
