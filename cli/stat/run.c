@@ -14,8 +14,10 @@
 #include "cli/stat/processes.h"
 #include "cli/stat/session.h"
 
-#define DRAIN_MS     100 /* buffers hold much more than what comes in that time */
-#define TITLES_EVERY 25
+#define FIRST_LOOK_NS   UINT64_C(50000000)
+#define LONGEST_LOOK_NS UINT64_C(100000000)
+#define DRAIN_MS        100 /* buffers hold much more than what comes in that time */
+#define TITLES_EVERY    25
 
 int run_failure(const struct stat_options *options)
 {
@@ -38,8 +40,30 @@ static void look_at_sharing(struct run *run)
 		if (!processes_at(processes, i)->ended)
 			sharing_add(&sharing, processes_at(processes, i)->pid);
 	/* A command that has ended leaves what was seen of it last. */
-	if (sharing.processes || !run->result.sharing.processes)
+	if (!sharing.processes && run->result.sharing.processes)
+		return;
+	/* Nor does one tell much that is just about to: a loss of half has to be seen twice. */
+	run->shrunk = !run->shrunk && sharing.rss_bytes < run->result.sharing.rss_bytes / 2;
+	if (!run->shrunk)
 		run->result.sharing = sharing;
+}
+
+/*
+ * When a command has ended, its memory has gone: what is told of the sharing "at the end" is the
+ * last look while it lived. Looking takes the kernel a walk over all pages, so the next one comes
+ * after 200 times as long, and none after one that took long enough to be felt.
+ */
+static void look_now_and_then(struct run *run)
+{
+	uint64_t began = since_start(run), took;
+
+	if (!run->next_look_ns || began < run->next_look_ns)
+		return;
+	session_read(&run->session);
+	look_at_sharing(run);
+	took = since_start(run) - began;
+	run->next_look_ns = took > LONGEST_LOOK_NS ? 0 :
+						     since_start(run) + FIRST_LOOK_NS + 200 * took;
 }
 
 static void print_interval(struct run *run)
@@ -121,6 +145,8 @@ static int next_timeout(const struct run *run)
 		until = run->next_interval_ns;
 	if (run->options->duration_ns && run->options->duration_ns < until)
 		until = run->options->duration_ns;
+	if (run->next_look_ns && run->next_look_ns < until)
+		until = run->next_look_ns;
 	return until > now ? (int)((until - now + 999999) / 1000000) : 0;
 }
 
@@ -130,6 +156,11 @@ static void watch(struct run *run)
 	size_t i;
 
 	run->next_interval_ns = run->options->interval_ns;
+	/* With intervals it is looked at in each of them; of given processes, at the end. */
+	run->next_look_ns = run->session.child && !run->session.whole_system &&
+					    !run->options->interval_ns ?
+				    FIRST_LOOK_NS :
+				    0;
 	while (!run->over) {
 		waits[0] = (struct pollfd){ .fd = run->signals, .events = POLLIN };
 		memcpy(waits + 1, run->targets, run->pid_count * sizeof(waits[0]));
@@ -146,6 +177,8 @@ static void watch(struct run *run)
 			end_interval(run);
 		else
 			session_drain(&run->session);
+		if (!run->over)
+			look_now_and_then(run);
 	}
 }
 

@@ -26,12 +26,14 @@ struct run {
 	int signals;
 	FILE *stream;
 	uint64_t began_ns, next_interval_ns;
+	uint64_t next_look_ns; /* at the sharing of a command that may end; 0: none */
 	struct counts last;
 	struct rise rise;
 	unsigned int lines;
 	json_object *intervals; /* NULL: no JSON, or no -I */
 	struct pollfd targets[MOST_PIDS];
 	bool over;
+	bool shrunk; /* the last look at the sharing found much less than the one before */
 	int wait_status;
 };
 

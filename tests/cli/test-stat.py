@@ -435,6 +435,19 @@ def attach():
 
 
 @case
+def sharing_of_a_command_that_has_ended():
+    """Parent and child share 20 MB while they live; the last look at them is told."""
+    code = ("import os, time; data = bytearray(b'x') * (20 << 20); child = os.fork(); time.sleep(1.5);"
+            "child and os.waitpid(child, 0)")
+    found = report("--", sys.executable, "-c", code)["sharing"]
+    assert found and found["processes"] == 2, found
+    assert found["rss_bytes"] >= 2 * (20 << 20), found
+    assert (20 << 20) <= found["pss_bytes"] <= found["rss_bytes"] - (19 << 20), found
+    assert found["uss_bytes"] <= found["pss_bytes"], found
+    assert found["at_ns"] <= 10 ** 11, found
+
+
+@case
 def attach_perf():
     found = watch_pid("perf", 10000)
     near(found["cow"]["protected_writes"], 40000, "writes to protected pages", 2 * SLACK)
