@@ -107,6 +107,9 @@ enum cow_limit_policy {
 /* Flags of struct cow_region_options. */
 #define COW_REGION_HUGE_PAGES 0x1u /* advise transparent huge pages for the region's memory */
 #define COW_REGION_SHARED     0x2u /* back the region by a memfd; absent in a fork()ed child */
+#define COW_REGION_CHECK \
+	0x8u /* find writes that no trap and no bracket notices: for tests, since a cut then reads
+		all that was written; COW_CHECK=1 in the environment sets it everywhere */
 #define COW_REGION_COPY_AHEAD \
 	0x4u /* under a trap: after each snapshot a thread of the library keeps the old contents of
 		the pages that were written before it, so that writing them again does not trap.
@@ -144,8 +147,8 @@ COW_API int cow_region_new(size_t length, const struct cow_region_options *optio
 /* Takes over an existing mapping of private anonymous memory with what it holds; address and length
  * in whole pages. The memory stays mapped after cow_region_free(), which must come before the
  * caller unmaps it; the last snapshot must be gone by then too. options->address is not looked at;
- * branches of it are ordinary regions. -EINVAL: unaligned, or flags other than 0; -ENOMEM: not
- * mapped. */
+ * branches of it are ordinary regions. -EINVAL: unaligned, or flags that are about how memory is
+ * mapped; -ENOMEM: not mapped. */
 COW_API int cow_region_adopt(void *address, size_t length, const struct cow_region_options *options,
 			     struct cow_region **ret_region);
 
@@ -210,6 +213,13 @@ COW_API int cow_region_rollback(struct cow_region *region, struct cow_snapshot *
  * pass over all kept pages. ret_bytes (may be NULL) gets the bytes that became free. */
 COW_API int cow_region_merge(struct cow_region *region, uint64_t *ret_bytes);
 
+/* Under COW_REGION_CHECK: looks whether a page was written unnoticed since the last cut or look,
+ * beside running writers, reads all that was written. What is found is told to the log, and counted
+ * in the statistics; ret_pages (may be NULL) gets the pages found by this call. Cuts look by
+ * themselves. -EOPNOTSUPP: the region was made without the flag; errors of
+ * cow_region_write_begin(). */
+COW_API int cow_region_check(struct cow_region *region, uint64_t *ret_pages);
+
 struct cow_region_stats {
 	size_t size;
 	enum cow_trap trap;     /* the one in use */
@@ -237,6 +247,7 @@ struct cow_region_stats {
 	                             (within 1/16); 0 when nothing was sampled yet */
 	uint64_t fault_ns_p99;
 	uint64_t fault_ns_max;
+	uint64_t bypassed_pages; /* COW_REGION_CHECK: found to have been written unnoticed */
 };
 #define COW_REGION_STATS_INIT COW_INIT_(cow_region_stats)
 

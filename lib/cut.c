@@ -13,7 +13,7 @@
  * that is, too.
  */
 #include "lib/helper.h"
-#include "lib/internal.h"
+#include "lib/bypass.h"
 
 static void order_by_address(struct cow_region *regions[], size_t count)
 {
@@ -153,6 +153,7 @@ int cut_regions(struct cow_region *const regions[], size_t count, struct cow_sna
 		if (r == 0 && regions[i]->trap && regions[i]->trap->ahead)
 			helper_wake(regions[i], HELP_COPIES);
 		snapshot_unref_due(regions[i]);
+		bypass_report(regions[i]->bypass);
 	}
 	return r;
 }

@@ -20,6 +20,7 @@
 #include "sys/sys.h"
 
 struct bypass;
+struct bypass;
 struct spill;
 struct view;
 

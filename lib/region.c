@@ -6,15 +6,16 @@
 #include <assert.h>
 
 #include "lib/helper.h"
-#include "lib/internal.h"
+#include "lib/bypass.h"
 #include "lib/process.h"
 #include "lib/spill.h"
 
 #define LENGTH_MAX         ((size_t)1 << 44)
 #define DEFAULT_POOL_LIMIT ((size_t)64 << 20)
 #define DEFAULT_TIMEOUT_NS 1000000000ull
-#define KNOWN_FLAGS        (COW_REGION_HUGE_PAGES | COW_REGION_SHARED | COW_REGION_COPY_AHEAD)
-#define ADOPTED_FLAGS      COW_REGION_COPY_AHEAD /* the others are about how it was mapped */
+#define ADOPTED_FLAGS      (COW_REGION_COPY_AHEAD | COW_REGION_CHECK)
+/* The others are about how it was mapped. */
+#define KNOWN_FLAGS (COW_REGION_HUGE_PAGES | COW_REGION_SHARED | ADOPTED_FLAGS)
 
 static const struct cow_region_options default_options = COW_REGION_OPTIONS_INIT;
 
@@ -155,6 +156,7 @@ static void free_attachments(struct cow_region *region)
 static void region_destroy(struct cow_region *region)
 {
 	trap_free(region->trap);
+	bypass_free(region->bypass);
 	space_destroy(&region->space);
 	spill_free(region->spill);
 	if (region->base && !region->adopted)
@@ -302,6 +304,8 @@ static int set_up(struct cow_region *region, const struct cow_region_options *op
 		r = init_space(region, options, base);
 	if (r == 0)
 		r = init_trap(region, options->trap, base.content ? -1 : file);
+	if (r == 0 && bypass_is_wanted(options->flags))
+		r = bypass_new(region);
 	if (r == 0 && base.content)
 		r = start_with_content(region, base.content);
 	return r == 0 && (options->flags & COW_REGION_COPY_AHEAD) ? copy_ahead(region) : r;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "lib/internal.h"
+#include "lib/bypass.h"
 #include "lib/spill.h"
 
 static void add_counters(struct space *space, struct cow_region_stats *stats)
@@ -60,6 +60,7 @@ int cow_region_get_stats(struct cow_region *region, struct cow_region_stats *ret
 	stats.fault_ns_p50 = histogram_quantile(&region->fault_ns, 0.5);
 	stats.fault_ns_p99 = histogram_quantile(&region->fault_ns, 0.99);
 	stats.fault_ns_max = atomic_load(&region->fault_ns.max);
+	stats.bypassed_pages = bypass_count(region->bypass);
 	stats.size = room;
 	memcpy(ret_stats, &stats, room);
 	return 0;

@@ -106,21 +106,32 @@ static struct cell *cell_of(struct cell *cells, unsigned writer, uint64_t count)
 	return &cells[s.place[writer][count % s.lines]];
 }
 
-static void step(unsigned writer, uint64_t count, uint64_t *seed)
+/* A bracket is refused at the limit, and comes again. */
+static bool enter(const struct cell *cell)
+{
+	int result;
+
+	do
+		result = cow_region_write_begin(s.region, cell, sizeof(*cell));
+	while (result == -EAGAIN && s.go && !s.pause);
+	s.failures += result < 0 && result != -EAGAIN;
+	return result == 0;
+}
+
+static bool step(unsigned writer, uint64_t count, uint64_t *seed)
 {
 	unsigned before = (writer + s.writers - 1) % s.writers;
 	struct cell *mine = cell_of(s.cells, writer, count);
 	uint64_t saw = load(&cell_of(s.cells, before, draw(seed, s.lines))->count);
 
-	if (s.explicit && cow_region_write_begin(s.region, mine, sizeof(*mine)) < 0) {
-		s.failures++;
-		return;
-	}
+	if (s.explicit && !enter(mine))
+		return false;
 	store(&mine->seen, saw);
 	store(&mine->count, count);
 	store(&mine->again, count);
 	if (s.explicit)
 		cow_region_write_end(s.region, mine, sizeof(*mine));
+	return true;
 }
 
 static uint64_t highest(struct cell *cells, unsigned writer)
@@ -154,7 +165,7 @@ static void *write_on(void *context)
 			wait_out_the_pause();
 			count = highest(s.cells, writer);
 		}
-		step(writer, ++count, &seed);
+		count += step(writer, count + 1, &seed);
 		if (count % 256 == 0)
 			sched_yield(); /* few processors: who cuts has to get one */
 		s.steps++;
@@ -231,6 +242,15 @@ static uint64_t hash_of(const void *cells)
 	return XXH3_64bits(cells, all_bytes());
 }
 
+#define failed(result) note_failure(result, __LINE__)
+
+static bool note_failure(int result, int line)
+{
+	if (result != 0 && r.wrong++ == 0)
+		diag("line %d: %s", line, tap_errno_name(result));
+	return result != 0;
+}
+
 static bool went_stale(int result)
 {
 	r.stale += result == -ESTALE;
@@ -242,8 +262,7 @@ static bool read_snapshot(struct cow_snapshot *snapshot)
 {
 	int result = cow_snapshot_read(snapshot, 0, r.copy, all_bytes());
 
-	if (result < 0 && !went_stale(result))
-		r.wrong++;
+	failed(went_stale(result) ? 0 : result);
 	return result == 0;
 }
 
@@ -260,12 +279,9 @@ static void cut(uint64_t *seed)
 	struct cow_snapshot *snapshot = NULL;
 
 	let_go(held);
-	if (draw(seed, 4) == 0 && cow_region_arm(s.region) < 0)
-		r.wrong++;
-	if (cow_region_snapshot(s.region, &snapshot) < 0) {
-		r.wrong++;
+	failed(draw(seed, 4) == 0 ? cow_region_arm(s.region) : 0);
+	if (failed(cow_region_snapshot(s.region, &snapshot)))
 		return;
-	}
 	r.cuts++;
 	held->snapshot = snapshot;
 	if (!read_snapshot(snapshot))
@@ -293,7 +309,7 @@ static void map_one(uint64_t *seed)
 	result = cow_snapshot_map(held->snapshot, r.drops || draw(seed, 2) ? COW_MAP_POPULATE : 0,
 				  &view);
 	if (result < 0) {
-		r.wrong += !went_stale(result);
+		failed(went_stale(result) ? 0 : result);
 		return;
 	}
 	r.changed += hash_of(view) != held->hash;
@@ -306,11 +322,11 @@ static void use_branch(struct cow_region *branch, uint64_t hash)
 	struct cow_snapshot *own = NULL;
 	uint64_t mark = UINT64_MAX;
 
-	r.wrong += cow_region_snapshot(branch, &own) != 0;
+	failed(cow_region_snapshot(branch, &own));
 	for (size_t page = 0; page < all_bytes() / PAGE; page += 2)
-		r.wrong += cow_region_write(branch, page * PAGE, &mark, sizeof(mark)) != 0;
-	r.wrong += cow_region_rollback(branch, own) != 0;
-	r.wrong += cow_region_read(branch, 0, r.copy, all_bytes()) != 0;
+		failed(cow_region_write(branch, page * PAGE, &mark, sizeof(mark)));
+	failed(cow_region_rollback(branch, own));
+	failed(cow_region_read(branch, 0, r.copy, all_bytes()));
 	r.changed += hash_of(r.copy) != hash;
 	cow_snapshot_unref(own);
 	r.branches++;
@@ -331,7 +347,7 @@ static void branch_one(uint64_t *seed)
 	if (result == 0)
 		use_branch(branch, held->hash);
 	else
-		r.wrong += !went_stale(result);
+		failed(went_stale(result) ? 0 : result);
 	cow_region_free(branch);
 }
 
@@ -352,11 +368,11 @@ static void roll_back(uint64_t *seed)
 	pause_writers();
 	result = cow_region_rollback(s.region, held->snapshot);
 	if (result == 0) {
-		r.wrong += cow_region_read(s.region, 0, r.copy, all_bytes()) != 0;
+		failed(cow_region_read(s.region, 0, r.copy, all_bytes()));
 		r.changed += hash_of(r.copy) != held->hash;
 		r.rollbacks++;
 	} else {
-		r.wrong += !went_stale(result) && result != -EAGAIN;
+		failed(went_stale(result) || result == -EAGAIN ? 0 : result);
 	}
 	s.pause = false;
 }
@@ -373,7 +389,7 @@ static void fork_once(void)
 		memset(s.cells, 1, all_bytes());
 		_exit(right ? 0 : 1);
 	}
-	r.wrong += pid < 0 || waitpid(pid, &status, 0) < 0;
+	failed(pid < 0 || waitpid(pid, &status, 0) < 0 ? -errno : 0);
 	r.torn += status != 0;
 	r.forks++;
 }
@@ -397,7 +413,7 @@ static void something(uint64_t *seed)
 			fork_once();
 		break;
 	case 4:
-		r.wrong += cow_region_merge(s.region, NULL) != 0;
+		failed(cow_region_merge(s.region, NULL));
 		r.merges++;
 		break;
 	case 5:
@@ -449,7 +465,9 @@ static void choose_options(struct cow_region_options *options, uint64_t *seed)
 {
 	options->cut_timeout_ns = 600000000000u; /* a machine may be busy */
 	options->flags = (draw(seed, 3) == 0 ? COW_REGION_SHARED : 0) |
-			 (draw(seed, 3) == 0 ? COW_REGION_HUGE_PAGES : 0);
+			 (draw(seed, 3) == 0 ? COW_REGION_HUGE_PAGES : 0) |
+			 (draw(seed, 3) == 0 ? COW_REGION_COPY_AHEAD : 0) |
+			 (draw(seed, 3) == 0 ? COW_REGION_CHECK : 0);
 	options->block = draw(seed, 2) ? 0 : PAGE << draw(seed, 7);
 	switch (draw(seed, 4)) {
 	case 0:
@@ -494,6 +512,17 @@ static void set_up(enum cow_trap trap, uint64_t round_seed)
 	r.drops = options.preimage_limit > 0;
 }
 
+/* Nobody writes but by traps and brackets. */
+static uint64_t bypassed(void)
+{
+	struct cow_region_stats stats = COW_REGION_STATS_INIT;
+
+	failed(cow_region_get_stats(s.region, &stats));
+	if (stats.bypassed_pages > 0)
+		diag("%" PRIu64 " pages were written unnoticed", stats.bypassed_pages);
+	return stats.bypassed_pages;
+}
+
 static bool run_round(enum cow_trap trap, uint64_t seed, double length)
 {
 	uint64_t wrong;
@@ -503,6 +532,7 @@ static bool run_round(enum cow_trap trap, uint64_t seed, double length)
 	run_threads(something, now() + length);
 	for (unsigned i = 0; i < HELD; i++)
 		let_go(&r.held[i]);
+	r.wrong += bypassed();
 	wrong = s.failures + r.torn + r.changed + r.wrong;
 	ok(wrong == 0,
 	   "seed %" PRIu64 ", %u writers, %u lines: torn %" PRIu64 ", changed %" PRIu64
@@ -560,7 +590,7 @@ static void stress(enum cow_trap trap)
 	diag("%u rounds: %" PRIu64 " cuts, %" PRIu64 " rollbacks, %" PRIu64 " branches, %" PRIu64
 	     " views, %" PRIu64 " forks, %" PRIu64 " merges, %" PRIu64 " given up",
 	     rounds, r.cuts, r.rollbacks, r.branches, r.views, r.forks, r.merges, r.stale);
-	ok(r.cuts > 20, "there were cuts");
+	ok(r.cuts >= rounds, "there were cuts");
 	free(r.copy);
 	alarm(0);
 }
