@@ -4,8 +4,9 @@
  *
  * Gates are sealed together, after they have drained; what can fail or take time (memory for the
  * snapshots, waiting) comes before. While they are sealed nothing is called but dup_space(), which
- * takes the space's lock and no other. Signals are not blocked: no handler may open a bracket, so
- * none can wait for us.
+ * takes the space's lock and no other. With a trap, signals are blocked: a handler that writes into
+ * the region would wait for the thread that it interrupted. No handler may open a bracket, so without
+ * one there is nothing to block.
  *
  * Why the cut is consistent across threads: all stores of a bracket come before its leave, which
  * the drain sees; a bracket that begins later waits at the gate until the new epoch is published.
@@ -92,14 +93,26 @@ static void note_duration(struct cow_region *const regions[], size_t count, uint
 	}
 }
 
+static bool any_traps(struct cow_region *const regions[], size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (regions[i]->trap)
+			return true;
+	return false;
+}
+
 /* regions are in order of their addresses, snapshots[i] is regions[i]'s; the cut mutexes are
  * held. */
 static int cut(struct cow_region *const regions[], size_t count, struct cow_snapshot *snapshots[])
 {
 	uint64_t start = host_now(), time_ns = sys_realtime_ns();
+	bool blocked = any_traps(regions, count);
+	sigset_t before;
 	size_t done = 0;
 	int r;
 
+	if (blocked)
+		sys_signals_block(&before);
 	r = close_gates(regions, count);
 	for (size_t i = 0; r == 0 && i < count; i++) {
 		r = dup_space(&regions[i]->space, &snapshots[i]->snap);
@@ -109,6 +122,8 @@ static int cut(struct cow_region *const regions[], size_t count, struct cow_snap
 	for (size_t i = 0; r < 0 && i < done; i++)
 		dup_release(&regions[i]->space, &snapshots[i]->snap);
 	open_gates(regions, count);
+	if (blocked)
+		sys_signals_restore(&before);
 	if (r == 0)
 		note_duration(regions, count, host_now() - start);
 	return r;
@@ -116,11 +131,14 @@ static int cut(struct cow_region *const regions[], size_t count, struct cow_snap
 
 int cut_end_epoch(struct cow_region *region)
 {
+	sigset_t before;
 	int r = -EBUSY;
 
+	sys_signals_block(&before);
 	if (gate_seal(&region->space.gate))
 		r = dup_nothing(&region->space);
 	gate_open(&region->space.gate);
+	sys_signals_restore(&before);
 	return r;
 }
 

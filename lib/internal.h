@@ -16,6 +16,7 @@
 #include "core/space.h"
 #include "cow.h"
 #include "lib/histogram.h"
+#include "lib/tune.h"
 #include "mmu/trap.h"
 #include "sys/sys.h"
 
@@ -59,6 +60,7 @@ struct cow_region {
 	struct cow_region *helper_next; /* see helper.h */
 	bool helped;                    /* guarded by the cut mutex */
 	_Atomic uint32_t helper_tasks;
+	struct tune tune;
 	_Atomic(struct attachment *) attachments;
 };
 

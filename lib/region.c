@@ -179,7 +179,10 @@ static enum base_kind base_kind(const struct cow_region_options *options, struct
 
 static void want_frames(void *context)
 {
-	helper_wake(context, HELP_FRAMES);
+	struct cow_region *region = context;
+
+	if (region->tune.frames)
+		helper_wake(region, HELP_FRAMES);
 }
 
 static int init_trap(struct cow_region *region, enum cow_trap kind, int file)
@@ -198,8 +201,11 @@ static int init_trap(struct cow_region *region, enum cow_trap kind, int file)
 		r = trap_new_thread(&region->space, &policy, file, &region->trap);
 	else if (kind == COW_TRAP_MPROTECT)
 		r = trap_new_mprotect(&region->space, &policy, &region->trap);
-	if (region->trap)
+	if (region->trap) {
 		region->space.mmu = &region->trap->mmu;
+		region->trap->exact = !region->tune.cost;
+		region->trap->rounds = region->tune.rounds;
+	}
 	region->trap_kind = kind;
 	if (r == 0 || r == -ENOMEM || r == -EMFILE || r == -ENFILE)
 		return r;
@@ -235,8 +241,8 @@ static int init_space(struct cow_region *region, const struct cow_region_options
 		.idle_limit = options->pool_limit ?: DEFAULT_POOL_LIMIT,
 		.spill = &spill_file_ops,
 		.spill_context = region->spill,
-		.block_pages = block_pages(options),
-		.huge = (options->flags & COW_REGION_HUGE_PAGES) != 0,
+		.block_pages = region->tune.blocks ? block_pages(options) : 1,
+		.huge = region->tune.huge && (options->flags & COW_REGION_HUGE_PAGES),
 	};
 
 	return space_init(&region->space, &config);
@@ -289,6 +295,7 @@ static int set_up(struct cow_region *region, const struct cow_region_options *op
 	int file = -1;
 	int r;
 
+	region->tune = tune_read();
 	r = process_mark(&region->process);
 	if (r == 0)
 		r = set_up_limit(region, options);

@@ -40,7 +40,7 @@ static void put_back_opened(struct trap *trap)
 static int trap_protect_open(struct mmu *mmu)
 {
 	struct trap *trap = trap_of(mmu);
-	struct runs runs = { .trap = trap };
+	struct runs runs = { .trap = trap, .exact = trap->exact };
 	uint64_t taken[RUNS_WORDS], bits, word = 0, start = host_now();
 
 	atomic_store(&trap->refused, 0); /* what is armed may be opened anew */
@@ -75,6 +75,7 @@ int trap_init(struct trap *trap, const struct trap_ops *ops, struct space *space
 		.base = space->window,
 		.length = space->pages << space->page_shift,
 		.cost = COST_INIT,
+		.rounds = true,
 		.uffd = -1,
 	};
 	return openset_init(&trap->open, space->pages);
@@ -264,7 +265,7 @@ int trap_prepare_cut(struct trap *trap)
 	uint32_t writers = atomic_exchange_explicit(&trap->writers, 0, memory_order_relaxed);
 	int r = start(trap);
 
-	if (r == 0 && (writers & ~(1u << host_shard())) && has_many_open(trap))
+	if (r == 0 && trap->rounds && (writers & ~(1u << host_shard())) && has_many_open(trap))
 		r = trap_arm_ahead(trap);
 	return r;
 }

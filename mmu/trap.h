@@ -75,6 +75,8 @@ struct trap {
 	struct lock start_lock;   /* guards the start */
 	_Atomic uint32_t writers; /* shards of the threads that trapped since the last cut */
 	struct cost cost;         /* of protecting; under the cut mutex once started */
+	bool exact;               /* a cut makes no use of the cost */
+	bool rounds;              /* a cut arms ahead where other threads write */
 	int uffd;                 /* -1: none */
 	void *service;            /* of the thread trap */
 };

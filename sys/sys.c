@@ -662,6 +662,24 @@ int sys_at_fork_child(void (*function)(void))
 	return r;
 }
 
+void sys_signals_block(sigset_t *ret_before)
+{
+	sigset_t any;
+
+	sigfillset(&any);
+	sigdelset(&any, SIGSEGV);
+	sigdelset(&any, SIGBUS);
+	sigdelset(&any, SIGFPE);
+	sigdelset(&any, SIGILL);
+	sigdelset(&any, SIGTRAP);
+	pthread_sigmask(SIG_BLOCK, &any, ret_before);
+}
+
+void sys_signals_restore(const sigset_t *before)
+{
+	pthread_sigmask(SIG_SETMASK, before, NULL);
+}
+
 int sys_thread_start(pthread_t *ret_thread, void *(*run)(void *), void *context)
 {
 	int r = injected(SYS_CALL_THREAD);

@@ -148,6 +148,10 @@ int sys_eventfd_signal(int fd);
 /* Once in a process; later calls do nothing. */
 int sys_at_fork_child(void (*function)(void));
 
+/* Blocks the signals that may come at any time, not those that an instruction causes. */
+void sys_signals_block(sigset_t *ret_before);
+void sys_signals_restore(const sigset_t *before);
+
 /* A thread with all signals blocked. */
 int sys_thread_start(pthread_t *ret_thread, void *(*run)(void *), void *context);
 
