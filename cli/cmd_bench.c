@@ -59,7 +59,7 @@ static const struct command_option options[] = {
 		.letter = 'r',
 		.type = OPTION_COUNT,
 		.argument = "N",
-		.help = "counted runs of each measurement (7 with --quick, 20 with --full, else 10)",
+		.help = "counted runs of each measurement (7 at --quick, 20 at --full, else 10)",
 		.value.number = &runs,
 		.min = 1,
 		.max = 10000,
@@ -100,7 +100,7 @@ static const struct command_option options[] = {
 	{
 		.name = "allow-tuning",
 		.type = OPTION_FLAG,
-		.help = "change settings of the system where an experiment needs it; put back after",
+		.help = "change settings of the system where needed; put back afterwards",
 		.value.flag = &allow_tuning,
 	},
 	{
@@ -133,6 +133,35 @@ static const struct command_option options[] = {
 	},
 	{ 0 },
 };
+
+/* For completion; test-bench compares it with the list of experiments. */
+/* clang-format off */
+static const char *const names[] = {
+	"all",
+	"fork-methods",
+	"spawn-rate",
+	"fork-size",
+	"fork-exec",
+	"rss",
+	"page-granularity",
+	"break-even",
+	"swarm",
+	"fault-path",
+	"fault-contention",
+	"ksm",
+	"misconceptions",
+	"gc",
+	"persistent-structure",
+	"prefork",
+	"bgsave",
+	"postgres",
+	"containers",
+	"reflink",
+	"qcow2",
+	"engine",
+	NULL,
+};
+/* clang-format on */
 
 /* --- what is asked for --- */
 
@@ -406,11 +435,13 @@ const struct command command_bench = {
 	.summary = "try what is said of copy-on-write on this machine",
 	.synopsis = "[NAME...]",
 	.description =
-		"Each experiment takes a claim that texts make about copy-on-write, measures it here,\n"
-		"and says whether it holds. Without a name, or with 'all', all are run; --list names\n"
-		"them. What needs root or a package that is not there is skipped, with the reason.\n",
+		"Each experiment takes a claim that texts make about copy-on-write, measures it "
+		"here,\nand says whether it holds. Without a name, or with 'all', all are run; "
+		"--list names\nthem. What needs root or a package that is not there is skipped, "
+		"with the reason.\n",
 	.options = options,
 	.max_operands = UINT_MAX >> 1,
+	.operands = names,
 	.json = COMMAND_JSON_FILE,
 	.run = run,
 };

@@ -43,7 +43,7 @@
 
 #include "proc/process.h"
 
-/* ------------------------------------------------------------------ the experiment's record -- */
+/* ----------------------------------------------------------------- the experiment's record -- */
 
 /* The texts whose claims are tested, by what they are; an experiment names one or joins several. */
 #define BENCH_SOURCE_PRODUCTION                                                        \
@@ -101,7 +101,7 @@ struct bench_experiment {
 	void (*judge)(struct bench *bench);
 };
 
-/* ------------------------------------------------------------------------- what run() is given -- */
+/* --------------------------------------------------------------------- what run() is given -- */
 
 struct bench_result; /* rows, checks, notes, verdicts */
 
@@ -125,7 +125,7 @@ struct bench {
 /* The size, or what memory allows of it where use copies of it are alive at once; whole MiB. */
 uint64_t bench_fit(const struct bench *bench, uint64_t bytes, unsigned int copies);
 
-/* ------------------------------------------------------------------------------------- samples -- */
+/* --------------------------------------------------------------------------------- samples -- */
 
 struct bench_samples {
 	double *values; /* in the order in which they were taken */
@@ -135,7 +135,7 @@ struct bench_samples {
 void bench_samples_add(struct bench_samples *samples, double value);
 void bench_samples_free(struct bench_samples *samples);
 
-/* ---------------------------------------------------------------------------------------- rows -- */
+/* ------------------------------------------------------------------------------------ rows -- */
 
 enum bench_unit {
 	BENCH_NS,
@@ -177,7 +177,7 @@ void bench_add_ratio(struct bench *bench, const struct bench_row *row, const cha
 __attribute__((format(printf, 2, 3))) const char *bench_text(struct bench *bench,
 							     const char *format, ...);
 
-/* -------------------------------------------------------------------- other things to be said -- */
+/* ----------------------------------------------------------------- other things to be said -- */
 
 /* A structural fact: asserted by the tests, and a failure of the run where it does not hold. */
 __attribute__((format(printf, 3, 4))) void bench_check(struct bench *bench, bool holds,
@@ -191,7 +191,7 @@ __attribute__((format(printf, 3, 4))) void bench_fail(struct bench *bench, int e
 						      const char *format, ...);
 bool bench_over(const struct bench *bench); /* skipped or failed */
 
-/* ------------------------------------------------------------------------- taking turns, time -- */
+/* ---------------------------------------------------------------------- taking turns, time -- */
 
 uint64_t bench_now(void); /* ns, CLOCK_MONOTONIC */
 /*
@@ -219,15 +219,15 @@ struct bench_subject {
  */
 void bench_take_turns(struct bench *bench, const struct bench_subject *subjects, size_t count);
 /*
- * The same, with the first subject measured once more at the other end of each turn: the ratio of the
- * two is the noise of this machine, and becomes the row "noise".
+ * The same, with the first subject measured once more at the other end of each turn: the ratio of
+ * the two is the noise of this machine, and becomes the row "noise".
  */
 void bench_take_turns_controlled(struct bench *bench, const struct bench_subject *subjects,
 				 size_t count);
 
 void bench_progress(struct bench *bench, uint64_t done, uint64_t total);
 
-/* ----------------------------------------------------------------------------------- processes -- */
+/* ------------------------------------------------------------------------------- processes -- */
 
 /*
  * Runs work() in a child and receives count figures from it through a pipe. work() returns 0 or a
@@ -267,7 +267,7 @@ const char *bench_find_program(struct bench *bench, const char *name);
 int bench_run(struct bench *bench, const char *const argv[], char **ret_output);
 const char *bench_run_error(const struct bench *bench);
 
-/* -------------------------------------------------------------------------------------- memory -- */
+/* ---------------------------------------------------------------------------------- memory -- */
 
 /* Private anonymous memory, not touched, with 4 KiB pages (huge: huge pages, where there are). */
 void *bench_map(struct bench *bench, size_t bytes, bool huge);
@@ -286,8 +286,8 @@ int bench_memory(pid_t pid, struct bench_memory *ret_memory);
 
 /*
  * How many pages of a range that two processes both have they do not share: by frame numbers as
- * root, else by the "mapped once" bit of the first. *ret_shared gets those that they do. Both have to be alive and
- * hold still. 0 or a negative errno.
+ * root, else by the "mapped once" bit of the first. *ret_shared gets those that they do. Both have
+ * to be alive and hold still. 0 or a negative errno.
  */
 int bench_diverged_pages(pid_t one, pid_t other, const void *address, size_t bytes,
 			 uint64_t *ret_diverged, uint64_t *ret_shared);
@@ -298,7 +298,7 @@ int bench_read_number(const char *path, const char *name, uint64_t *ret_number);
 /* Sets a file of /proc/sys or /sys until the experiment ends. -EPERM without --allow-tuning. */
 int bench_tune(struct bench *bench, const char *path, const char *value);
 
-/* ------------------------------------------------------------------------------------- judging -- */
+/* --------------------------------------------------------------------------------- judging -- */
 
 enum bench_verdict {
 	BENCH_NOT_JUDGED,

@@ -258,8 +258,8 @@ bool write_csv(const struct documents *documents, const char *path)
 	size_t length, i, j;
 	FILE *out = open_text(&text, &length);
 
-	fputs("kernel,experiment,verdict,key,label,unit,n,median,mean,sigma,min,max,text,skipped\r\n",
-	      out);
+	fputs("kernel,experiment,verdict,key,label,unit,n,", out);
+	fputs("median,mean,sigma,min,max,text,skipped\r\n", out);
 	for (i = 0; i < documents->count; i++)
 		for (j = 0; j < document_count(documents->at[i], "experiments"); j++)
 			put_csv_rows(documents->labels[i],

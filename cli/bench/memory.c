@@ -150,7 +150,7 @@ static int compare_pages(int one, int other, uint64_t first, uint64_t pages, uin
 		if (error)
 			return error;
 		for (i = 0; i < count; i++) {
-			/* fork() leaves the entries of files out: what is not there has not diverged. */
+			/* fork() leaves out the entries of files: these have not diverged. */
 			if (!(words[0][i] & words[1][i] & PAGEMAP_PRESENT))
 				continue;
 			if (is_diverged(words[0][i], words[1][i]))

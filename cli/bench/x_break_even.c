@@ -97,7 +97,7 @@ static void add_crossing(struct bench *bench)
 
 static void run(struct bench *bench)
 {
-	struct bench_subject subjects[2 * SHARES + 1];
+	struct bench_subject subjects[2 * SHARES + 1] = { 0 };
 	size_t i;
 
 	work.bytes = bench_fit(bench, BENCH_BY_SCALE(bench, 4, 64, 128, 512) * MIB, 3);
@@ -111,8 +111,8 @@ static void run(struct bench *bench)
 	for (i = 0; i < SHARES; i++) {
 		const struct bench_row row = { .unit = BENCH_NS, .plot = "cost", .x = percents[i] };
 
-		subjects[i] = subjects[SHARES + i] =
-			(struct bench_subject){ .row = row, .number = percents[i] };
+		subjects[i] = (struct bench_subject){ .row = row, .number = percents[i] };
+		subjects[SHARES + i] = subjects[i];
 		subjects[i].row.key = bench_text(bench, "lazy/%u%%", percents[i]);
 		subjects[i].row.label = bench_text(bench, "copy-on-write, %u %% written",
 						   percents[i]);
@@ -172,14 +172,14 @@ const struct bench_experiment experiment_break_even = {
 	.name = "break-even",
 	.title = "How much may be written before copy-on-write costs more than a copy",
 	.source = BENCH_SOURCE_ATLAS,
-	.claim =
-		"Copy-on-write defers cost, it does not eliminate it: a long-lived child that dirties "
-		"everything pays the full copy anyway, plus a million page faults of overhead; heavy "
-		"write traffic after a fork is sometimes worse than copying upfront.",
-	.method =
-		"A child of a parent of 64 MiB or more writes 1 to 100 % of the pages, in random "
-		"order: once after fork(), once after the child has copied all of it into memory of its "
-		"own, made in one call. Timed from before the fork until the child has ended.",
+	.claim = "Copy-on-write defers cost, it does not eliminate it: a long-lived child that "
+		 "dirties everything pays the full copy anyway, plus a million page faults of "
+		 "overhead; heavy write traffic after a fork is sometimes worse than copying "
+		 "upfront.",
+	.method = "A child of a parent of 64 MiB or more writes 1 to 100 % of the pages, in random "
+		  "order: once after fork(), once after the child has copied all of it into memory "
+		  "of its own, made in one call. Timed from before the fork until the child has "
+		  "ended.",
 	.plots = plots,
 	.seconds = 20,
 	.run = run,

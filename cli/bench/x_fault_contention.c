@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * fault-contention: copying faults on several threads of one process at once, which share its
- * memory descriptor and so its locks; beside the same in as many processes, which share nothing; and
- * beside a thread that maps and unmaps without end, which takes the lock of the whole address space
- * for writing.
+ * memory descriptor and so its locks; beside the same in as many processes, which share nothing;
+ * and beside a thread that maps and unmaps without end, which takes the lock of the whole address
+ * space for writing.
  */
 #include <errno.h>
 #include <math.h>
@@ -232,14 +232,13 @@ const struct bench_experiment experiment_fault_contention = {
 	.name = "fault-contention",
 	.title = "Copying faults on several threads at once",
 	.source = BENCH_SOURCE_PRODUCTION,
-	.claim =
-		"Later kernels make copy-on-write faults cheaper by reduced lock contention on "
-		"mmap_sem, thanks to RCU-based look-ups of areas introduced in 6.1. (Locks by area, "
-		"which make a fault independent of mmap_lock, came with 6.4.)",
-	.method =
-		"1 to twice as many threads as processors, each writing its own part of memory that "
-		"an idle child shares; as many processes beside it; and one thread beside another "
-		"that maps and unmaps without end. Each in a process of its own, in turns.",
+	.claim = "Later kernels make copy-on-write faults cheaper by reduced lock contention on "
+		 "mmap_sem, thanks to RCU-based look-ups of areas introduced in 6.1. (Locks by "
+		 "area, which make a fault independent of mmap_lock, came with 6.4.)",
+	.method = "1 to twice as many threads as processors, each writing its own part of memory "
+		  "that an idle child shares; as many processes beside it; and one thread beside "
+		  "another that maps and unmaps without end. Each in a process of its own, in "
+		  "turns.",
 	.plots = plots,
 	.seconds = 20,
 	.run = run,

@@ -9,9 +9,9 @@
  *	zero-fill	trap, allocate, clear
  *	copy		trap, allocate, copy, replace the entry, flush
  *
- * so that copy - reuse is what allocation and copy cost, and a memcpy() of as much (in the cache and
- * out of it) says how much of that the copy is. A second thread on another processor adds what its
- * TLB costs.
+ * so that copy - reuse is what allocation and copy cost, and a memcpy() of as much (in the cache
+ * and out of it) says how much of that the copy is. A second thread on another processor adds what
+ * its TLB costs.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,6 +23,10 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#ifdef __x86_64__
+#include <emmintrin.h>
+#endif
 
 #include "cli/bench/forks.h"
 
@@ -233,11 +237,38 @@ static double measure_huge(struct bench *bench, const struct bench_subject *subj
 
 /* --- what a copy alone costs --- */
 
+/* Ways to copy a page: the C library's, and two that processors offer beside it. */
+typedef void (*copy_fn)(char *to, const char *from, size_t bytes);
+
+static void copy_by_library(char *to, const char *from, size_t bytes)
+{
+	memcpy(to, from, bytes);
+}
+
+#ifdef __x86_64__
+static void copy_by_string(char *to, const char *from, size_t bytes)
+{
+	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory");
+}
+
+/* Past the caches. */
+static void copy_by_stream(char *to, const char *from, size_t bytes)
+{
+	size_t i;
+
+	for (i = 0; i < bytes; i += 16)
+		_mm_stream_si128((__m128i *)(void *)(to + i),
+				 _mm_load_si128((const __m128i *)(const void *)(from + i)));
+	_mm_sfence();
+}
+#endif
+
 /* number: bytes that are gone through, so whether they are in a cache. */
 static double measure_memcpy(struct bench *bench, const struct bench_subject *subject)
 {
 	char *from = bench_map(bench, subject->number, false);
 	char *to = bench_map(bench, subject->number, false);
+	const copy_fn *copy = subject->context;
 	size_t page = (size_t)getpagesize(), i, done = 0;
 	uint64_t start;
 	double ns;
@@ -249,7 +280,7 @@ static double measure_memcpy(struct bench *bench, const struct bench_subject *su
 	start = bench_now();
 	while (done < work.pages)
 		for (i = 0; i < subject->number && done < work.pages; i += page, done++)
-			memcpy(to + i, from + i, page);
+			(*copy)(to + i, from + i, page);
 	ns = per_page(start);
 	munmap(from, subject->number);
 	munmap(to, subject->number);
@@ -344,6 +375,10 @@ static void check_structure(struct bench *bench)
 
 static void measure(struct bench *bench)
 {
+	static const copy_fn library = copy_by_library;
+#ifdef __x86_64__
+	static const copy_fn string = copy_by_string, stream = copy_by_stream;
+#endif
 	const struct bench_subject subjects[] = {
 		{ { "copy", "write to a page that a child shares: copy", BENCH_NS, NULL, "kinds" },
 		  measure_copy },
@@ -377,10 +412,22 @@ static void measure(struct bench *bench)
 		  measure_present },
 		{ { "memcpy/cached", "memcpy() of a page, cached", BENCH_NS },
 		  measure_memcpy,
-		  65536 },
+		  65536,
+		  &library },
 		{ { "memcpy/uncached", "memcpy() of a page, not cached", BENCH_NS },
 		  measure_memcpy,
-		  work.bytes },
+		  work.bytes,
+		  &library },
+#ifdef __x86_64__
+		{ { "string/uncached", "string instruction of a page, not cached", BENCH_NS },
+		  measure_memcpy,
+		  work.bytes,
+		  &string },
+		{ { "stream/uncached", "stores past the caches, not cached", BENCH_NS },
+		  measure_memcpy,
+		  work.bytes,
+		  &stream },
+#endif
 	};
 
 	bench_take_turns_controlled(bench, subjects, sizeof(subjects) / sizeof(subjects[0]));
@@ -472,13 +519,12 @@ const struct bench_experiment experiment_fault_path = {
 	.name = "fault-path",
 	.title = "The first write to a page, taken apart",
 	.source = BENCH_SOURCE_PRODUCTION "; " BENCH_SOURCE_FORK "; " BENCH_SOURCE_FAULTS,
-	.claim =
-		"A write to a shared page looks the area up, validates permissions, allocates a page, "
-		"copies the contents and sets the entry; allocation and copy are the critical hot "
-		"spot. Any write triggers a SIGSEGV that the kernel intercepts. Where page_count is 1 "
-		"the page is made writable without a copy. Of a huge page the kernel may split lazily "
-		"instead of copying 2 MiB. MAP_PRIVATE writes to a file are treated as writes to a "
-		"forked page; MAP_SHARED is not eligible.",
+	.claim = "A write to a shared page looks the area up, validates permissions, allocates a "
+		 "page, copies the contents and sets the entry; allocation and copy are the "
+		 "critical hot spot. Any write triggers a SIGSEGV that the kernel intercepts. "
+		 "Where page_count is 1 the page is made writable without a copy. Of a huge page "
+		 "the kernel may split lazily instead of copying 2 MiB. MAP_PRIVATE writes to a "
+		 "file are treated as writes to a forked page; MAP_SHARED is not eligible.",
 	.method =
 		"Each kind of first write is done to all pages of a buffer of 32 MiB or more, in "
 		"turns; shown is the time a page. Differences between the kinds give the parts; a "

@@ -138,14 +138,12 @@ const struct bench_experiment experiment_fork_exec = {
 	.name = "fork-exec",
 	.title = "What is copied when exec follows fork",
 	.source = BENCH_SOURCE_COURSE "; " BENCH_SOURCE_ATLAS,
-	.claim =
-		"If fork() is immediately followed by exec(), almost no memory is copied: exec() "
-		"discards the child's address space before anything is written. fork()+exec() barely "
-		"touches the parent's memory and is a pure win.",
-	.method =
-		"A large parent, all of its pages written, runs /bin/true by fork() and exec(), and by "
-		"posix_spawn(), which shares the parent's memory until exec(). The child counts its "
-		"page faults up to exec(): each is a page copied, or less.",
+	.claim = "If fork() is immediately followed by exec(), almost no memory is copied: exec() "
+		 "discards the child's address space before anything is written. fork()+exec() "
+		 "barely touches the parent's memory and is a pure win.",
+	.method = "A large parent, all of its pages written, runs /bin/true by fork() and exec(), "
+		  "and by posix_spawn(), which shares the parent's memory until exec(). The child "
+		  "counts its page faults up to exec(): each is a page copied, or less.",
 	.plots = plots,
 	.seconds = 15,
 	.run = run,

@@ -339,17 +339,15 @@ const struct bench_experiment experiment_fork_methods = {
 	.name = "fork-methods",
 	.title = "Ways to start a process: naive copy, fork, clone, vfork, posix_spawn",
 	.source = BENCH_SOURCE_FORK,
-	.claim =
-		"On an 8-core machine with Linux 6.6, a naive copy of a process takes ~12,400 us and "
-		"adds ~120 MiB; fork() with copy-on-write ~45 us and ~0.2 MiB; clone() with CLONE_VM "
-		"~30 us and nothing: copy-on-write reduces the latency of a fork by roughly two "
-		"orders of magnitude, from milliseconds to microseconds.",
-	.method =
-		"A parent with 120 MiB in 4 KiB pages, all written before each measurement, starts a "
-		"child in each of the ways, in turns; timed is the call in the parent. The naive copy "
-		"copies every page before the child runs. Added memory is the sum of both PSS and the "
-		"child's page tables, less what the parent had. libcow's snapshot of a region of the "
-		"same size stands beside.",
+	.claim = "On an 8-core machine with Linux 6.6, a naive copy of a process takes ~12,400 us "
+		 "and adds ~120 MiB; fork() with copy-on-write ~45 us and ~0.2 MiB; clone() with "
+		 "CLONE_VM ~30 us and nothing: copy-on-write reduces the latency of a fork by "
+		 "roughly two orders of magnitude, from milliseconds to microseconds.",
+	.method = "A parent with 120 MiB in 4 KiB pages, all written before each measurement, "
+		  "starts a child in each of the ways, in turns; timed is the call in the parent. "
+		  "The naive copy copies every page before the child runs. Added memory is the sum "
+		  "of both PSS and the child's page tables, less what the parent had. libcow's "
+		  "snapshot of a region of the same size stands beside.",
 	.plots = plots,
 	.seconds = 15,
 	.run = run,

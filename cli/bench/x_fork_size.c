@@ -415,18 +415,17 @@ const struct bench_experiment experiment_fork_size = {
 	.title = "What a fork costs by the size of the process",
 	.source = BENCH_SOURCE_ATLAS "; " BENCH_SOURCE_COURSE "; " BENCH_SOURCE_PRODUCTION
 				     "; " BENCH_SOURCE_FAULTS,
-	.claim =
-		"fork() becomes a few dozen CPU cycles. It is O(1) in the common case: ~microseconds "
-		"for a large process, constant-time no matter how big; clone() completes in "
-		"microseconds for a 1 GB process. A fork of a 50 MB process takes roughly as long as "
-		"one of 1 MB; the difference shows only when the child writes. fork and exit of a "
-		"500 MB process take milliseconds, not the seconds that a real copy would take. "
-		"Parent and child share the same pages by sharing page tables.",
+	.claim = "fork() becomes a few dozen CPU cycles. It is O(1) in the common case: "
+		 "~microseconds for a large process, constant-time no matter how big; clone() "
+		 "completes in microseconds for a 1 GB process. A fork of a 50 MB process takes "
+		 "roughly as long as one of 1 MB; the difference shows only when the child writes. "
+		 "fork and exit of a 500 MB process take milliseconds, not the seconds that a real "
+		 "copy would take. Parent and child share the same pages by sharing page tables.",
 	.method =
-		"Processes of 1, 10, 50, 200, 500 MiB and more, all pages written, fork: a child that "
-		"ends at once, and one that writes everything. Again with huge pages. Beside it, a "
-		"memcpy() of as much, and the child's page tables (VmPTE). Each size is a process of "
-		"its own; the sizes take turns.",
+		"Processes of 1, 10, 50, 200, 500 MiB and more, all pages written, fork: a child "
+		"that ends at once, and one that writes everything. Again with huge pages. Beside "
+		"it, a memcpy() of as much, and the child's page tables (VmPTE). Each size is a "
+		"process of its own; the sizes take turns.",
 	.plots = plots,
 	.seconds = 45,
 	.run = run,

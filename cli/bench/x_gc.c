@@ -8,7 +8,7 @@
  *	counting   takes and drops a reference to each, as CPython does for whoever looks at one
  *	marking    sets a bit in each object's header, then clears it (mark and sweep)
  *	bitmap	   marks in a bitmap beside the heap
- *	moving	   copies each object to another space and leaves a forwarding address in the old one
+ *	moving	   copies each object elsewhere and leaves its new address in the old one
  *	frozen	   marking or moving only what was made after the fork
  *
  * Beside these models the real CPython does the same with a list of objects of its own: reads it,
@@ -312,8 +312,8 @@ static void judge_python(struct bench *bench)
 			collect > 50 ? BENCH_HOLDS :
 			collect > 25 ? BENCH_HOLDS_IN_PART :
 				       BENCH_DOES_NOT_HOLD,
-			"%s of its anonymous memory by gc.collect(), %s after gc.freeze(); %s by reading "
-			"a list",
+			"%s of its anonymous memory by gc.collect(), %s after gc.freeze(); %s by "
+			"reading a list",
 			bench_figure(bench, BENCH_PERCENT, collect),
 			bench_figure(bench, BENCH_PERCENT, frozen),
 			bench_figure(bench, BENCH_PERCENT, bench_median(bench, "python/counting")));
@@ -335,15 +335,15 @@ const struct bench_experiment experiment_gc = {
 	.name = "gc",
 	.title = "What garbage collection un-shares after a fork",
 	.source = BENCH_SOURCE_ATLAS,
-	.claim =
-		"Runtimes that touch every object header (reference counts, mark bits) de-share pages "
-		"wholesale after a fork: CPython forks lose most sharing within one GC cycle. A moving "
-		"GC that updates pointers in a forked process causes most pages to diverge.",
+	.claim = "Runtimes that touch every object header (reference counts, mark bits) de-share "
+		 "pages wholesale after a fork: CPython forks lose most sharing within one GC "
+		 "cycle. A moving GC that updates pointers in a forked process causes most pages "
+		 "to diverge.",
 	.method =
 		"A heap of small objects with random references; after a fork the child reads it, "
-		"counts references, marks in headers, marks in a bitmap, moves, or leaves what is old "
-		"frozen; then its page tables are compared with the parent's. Beside the models the "
-		"real CPython, with and without gc.freeze().",
+		"counts references, marks in headers, marks in a bitmap, moves, or leaves what is "
+		"old frozen; then its page tables are compared with the parent's. Beside the "
+		"models the real CPython, with and without gc.freeze().",
 	.plots = plots,
 	.seconds = 15,
 	.run = run,

@@ -169,7 +169,7 @@ static void run(struct bench *bench)
 	if (bench_over(bench) || !offer(bench, work.first) || !offer(bench, work.second) ||
 	    !offer(bench, work.single))
 		return;
-	/* A smart scan passes over pages that were not merged before: they are to be offered again. */
+	/* A smart scan passes over pages that were not merged before, so all are written anew. */
 	if (!set(bench, KSM "pages_to_scan", "20000") || !set(bench, KSM "sleep_millisecs", "1") ||
 	    (running != 1 && !set(bench, KSM "run", "1")))
 		return;
@@ -212,16 +212,14 @@ const struct bench_experiment experiment_ksm = {
 	.name = "ksm",
 	.title = "Merging equal pages: what it saves, costs and tells",
 	.source = BENCH_SOURCE_PRODUCTION "; " BENCH_SOURCE_FORK,
-	.claim =
-		"Kernel Samepage Merging deduplicates identical pages across processes, in effect a "
-		"second layer of copy-on-write; with SIMD copies and huge pages it is among what "
-		"reduces the cost of the copy operation. Copy-on-write is open to certain side-channel "
-		"exploits.",
-	.method =
-		"Two equal buffers and one that is like nothing else are offered for merging. When the "
-		"kernel has merged, each page is written once and timed, beside a page shared by a "
-		"fork. How well the times tell merged pages from others is the side channel. KSM is "
-		"switched on for it (needs --allow-tuning).",
+	.claim = "Kernel Samepage Merging deduplicates identical pages across processes, in effect "
+		 "a second layer of copy-on-write; with SIMD copies and huge pages it is among "
+		 "what reduces the cost of the copy operation. Copy-on-write is open to certain "
+		 "side-channel exploits.",
+	.method = "Two equal buffers and one that is like nothing else are offered for merging. "
+		  "When the kernel has merged, each page is written once and timed, beside a page "
+		  "shared by a fork. How well the times tell merged pages from others is the side "
+		  "channel. KSM is switched on for it (needs --allow-tuning).",
 	.needs = BENCH_NEEDS_ROOT | BENCH_NEEDS_TUNING,
 	.plots = plots,
 	.seconds = 30,

@@ -174,8 +174,8 @@ static void try_clone(struct bench *bench)
 }
 
 /*
- * First the limit, to what nobody meets. It is one of two settings; writing either clears the other,
- * so that only the one in use may be touched.
+ * First the limit, to what nobody meets. It is one of two settings; writing either clears the
+ * other, so that only the one in use may be touched.
  */
 static int raise_limit(struct bench *bench)
 {
@@ -290,17 +290,16 @@ const struct bench_experiment experiment_misconceptions = {
 	.name = "misconceptions",
 	.title = "Four misconceptions about copy-on-write, and their corrections",
 	.source = BENCH_SOURCE_FORK,
-	.claim =
-		"(1) \"It copies the whole address space instantly\": no, fork() copies only page "
-		"tables, data follows page by page. (2) \"It only works for anonymous memory\": no, "
-		"file-backed mappings benefit, too, but MAP_SHARED is not eligible. (3) \"Disabling it "
-		"improves security\": disabling it, by vm.overcommit_memory=2 and fork() with CLONE_VM, "
-		"dramatically increases memory use and latency. (4) \"It interferes with mmap()\": no, "
-		"MAP_PRIVATE is copy-on-write already.",
-	.method =
-		"For each, parent and child are compared page by page after a fork: of anonymous "
-		"memory, of a file mapped privately and shared; under vm.overcommit_memory=2 (needs "
-		"root and --allow-tuning; put back); and clone(CLONE_VM) is timed beside fork().",
+	.claim = "(1) \"It copies the whole address space instantly\": no, fork() copies only page "
+		 "tables, data follows page by page. (2) \"It only works for anonymous memory\": "
+		 "no, file-backed mappings benefit, too, but MAP_SHARED is not eligible. (3) "
+		 "\"Disabling it improves security\": disabling it, by vm.overcommit_memory=2 and "
+		 "fork() with CLONE_VM, dramatically increases memory use and latency. (4) \"It "
+		 "interferes with mmap()\": no, MAP_PRIVATE is copy-on-write already.",
+	.method = "For each, parent and child are compared page by page after a fork: of anonymous "
+		  "memory, of a file mapped privately and shared; under vm.overcommit_memory=2 "
+		  "(needs root and --allow-tuning; put back); and clone(CLONE_VM) is timed beside "
+		  "fork().",
 	.seconds = 10,
 	.run = run,
 	.judge = judge,

@@ -191,14 +191,13 @@ const struct bench_experiment experiment_page_granularity = {
 	.name = "page-granularity",
 	.title = "How much is copied when ten elements of an array change",
 	.source = BENCH_SOURCE_COURSE "; " BENCH_SOURCE_FAULTS "; " BENCH_SOURCE_PRODUCTION,
-	.claim =
-		"A child that modifies only the first ten elements of a global array of a million "
-		"integers (4 MB) triggers the copy of just one page; the 999+ other pages remain "
-		"shared until written. Of a huge page the kernel may copy a part instead of the whole "
-		"2 MiB. MAP_SHARED mappings are not eligible.",
-	.method =
-		"The text's program; then the page tables of parent and child are compared page by "
-		"page. Again with huge pages, with a MAP_SHARED mapping, and in a region of libcow.",
+	.claim = "A child that modifies only the first ten elements of a global array of a million "
+		 "integers (4 MB) triggers the copy of just one page; the 999+ other pages remain "
+		 "shared until written. Of a huge page the kernel may copy a part instead of the "
+		 "whole 2 MiB. MAP_SHARED mappings are not eligible.",
+	.method = "The text's program; then the page tables of parent and child are compared page "
+		  "by page. Again with huge pages, with a MAP_SHARED mapping, and in a region of "
+		  "libcow.",
 	.seconds = 5,
 	.run = run,
 	.judge = judge,

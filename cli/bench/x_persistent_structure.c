@@ -178,7 +178,7 @@ static double measure_libcow(struct bench *bench, const struct bench_subject *su
 
 /* --- the experiment --- */
 
-/* Each version differs from the one before in the element that was changed, in no other looked at. */
+/* Each version differs from the one before in what was changed, in nothing else looked at. */
 static bool versions_are_right(void)
 {
 	size_t i, index, other;
@@ -291,13 +291,12 @@ const struct bench_experiment experiment_persistent_structure = {
 	.name = "persistent-structure",
 	.title = "Versions of a tree that share what did not change",
 	.source = BENCH_SOURCE_ATLAS,
-	.claim =
-		"Copy-on-write is a general technique, not only for memory pages: persistent data "
-		"structures (Clojure's, Haskell's) share structure, and modifications copy only the "
-		"affected nodes.",
+	.claim = "Copy-on-write is a general technique, not only for memory pages: persistent data "
+		 "structures (Clojure's, Haskell's) share structure, and modifications copy only "
+		 "the affected nodes.",
 	.method =
-		"A vector in a tree of 32-way nodes is changed at random places, every version kept; "
-		"beside it a full copy for each version, and a snapshot of libcow for each.",
+		"A vector in a tree of 32-way nodes is changed at random places, every version "
+		"kept; beside it a full copy for each version, and a snapshot of libcow for each.",
 	.plots = plots,
 	.seconds = 10,
 	.run = run,

@@ -144,7 +144,8 @@ static void judge_child_rss(struct bench *bench)
 		bench_figure(bench, BENCH_BYTES, start), bench_figure(bench, BENCH_BYTES, end),
 		bench_figure(bench, BENCH_BYTES, buffer),
 		grows ? "" :
-			": RSS counts a shared page in full, so it cannot show this; PSS and USS do");
+			": RSS counts a shared page in full, so it cannot show this; PSS and USS "
+			"do");
 }
 
 static void judge_uss(struct bench *bench)
@@ -194,17 +195,15 @@ const struct bench_experiment experiment_rss = {
 	.name = "rss",
 	.title = "Who has how much memory, before and after a fork",
 	.source = BENCH_SOURCE_ATLAS "; " BENCH_SOURCE_COURSE "; " BENCH_SOURCE_FORK,
-	.claim =
-		"A child of a process with a buffer of 200 MB (50 MB) shares all of it: after fork() "
-		"the RSS of both appears almost unchanged while the shared part grows; the child's "
-		"resident memory grows only as it writes, one page of 4 KB a fault (RSS after "
-		"dirtying 50 MB printed as the proof). With pages shared, memory use has three "
-		"answers, RSS, PSS and USS, and naive monitoring counts twice.",
-	.method =
-		"A buffer is filled; a child is forked, reads all of it, writes a quarter, then all. "
-		"Before, and after each step, /proc/PID/smaps_rollup of both processes is read from "
-		"outside. RSS counts every mapped page in full, PSS divides it by its users, USS is "
-		"what nobody else maps.",
+	.claim = "A child of a process with a buffer of 200 MB (50 MB) shares all of it: after "
+		 "fork() the RSS of both appears almost unchanged while the shared part grows; the "
+		 "child's resident memory grows only as it writes, one page of 4 KB a fault (RSS "
+		 "after dirtying 50 MB printed as the proof). With pages shared, memory use has "
+		 "three answers, RSS, PSS and USS, and naive monitoring counts twice.",
+	.method = "A buffer is filled; a child is forked, reads all of it, writes a quarter, then "
+		  "all. Before, and after each step, /proc/PID/smaps_rollup of both processes is "
+		  "read from outside. RSS counts every mapped page in full, PSS divides it by its "
+		  "users, USS is what nobody else maps.",
 	.plots = plots,
 	.seconds = 5,
 	.run = run,

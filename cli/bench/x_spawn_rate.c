@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * spawn-rate: workers a second, of masters of several sizes. A worker does what the first moments of
- * one are: it reads its master's configuration, writes a stack and a few tables, and ends.
+ * spawn-rate: workers a second, of masters of several sizes. A worker does what the first moments
+ * of one are: it reads its master's configuration, writes a stack and a few tables, and ends.
  */
 #include <errno.h>
 #include <math.h>
@@ -126,9 +126,8 @@ const struct bench_experiment experiment_spawn_rate = {
 	.claim = "In a web server that spawns thousands of workers per second (the Nginx pre-fork "
 		 "model), copy-on-write enables high concurrency without exhausting RAM. (Nginx's "
 		 "master has 10 MiB; it starts its workers once, not per second.)",
-	.method =
-		"A master of 10, 100, 500 MiB forks workers, eight alive at a time, for a while. Each "
-		"reads 1 MiB of the master's memory, writes 64 KiB of it, and ends.",
+	.method = "A master of 10, 100, 500 MiB forks workers, eight alive at a time, for a while. "
+		  "Each reads 1 MiB of the master's memory, writes 64 KiB of it, and ends.",
 	.plots = plots,
 	.seconds = 15,
 	.run = run,

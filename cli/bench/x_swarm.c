@@ -286,15 +286,15 @@ const struct bench_experiment experiment_swarm = {
 	.name = "swarm",
 	.title = "A thousand processes that each write 4 MiB once a second",
 	.source = BENCH_SOURCE_PRODUCTION,
-	.claim =
-		"1,000 forked processes, each writing to a 4 MiB buffer once per second, on a 32-core "
-		"Xeon with 256 GiB: average fork latency 120 us (Linux 5.4), 95 us (6.1), 88 us (6.5 "
-		"with THP); average write-induced copy-on-write 3,200, 2,100, 1,750 us; total RSS "
-		"after 10 s 8,200, 7,850, 7,600 MiB.",
+	.claim = "1,000 forked processes, each writing to a 4 MiB buffer once per second, on a "
+		 "32-core Xeon with 256 GiB: average fork latency 120 us (Linux 5.4), 95 us (6.1), "
+		 "88 us (6.5 with THP); average write-induced copy-on-write 3,200, 2,100, 1,750 "
+		 "us; total RSS after 10 s 8,200, 7,850, 7,600 MiB.",
 	.method =
-		"The same, as many processes as memory and --quick allow, each in its own part of the "
-		"second; once with 4 KiB pages, once with huge pages. Write-induced copying is the "
-		"first write of the buffer less a later one. Memory is looked at at the end.",
+		"The same, as many processes as memory and --quick allow, each in its own part of "
+		"the second; once with 4 KiB pages, once with huge pages. Write-induced copying "
+		"is the first write of the buffer less a later one. Memory is looked at at the "
+		"end.",
 	.plots = plots,
 	.seconds = 20,
 	.run = run,

@@ -144,6 +144,13 @@ def list_names_all():
 
 
 @case
+def completion_names_all():
+    result = subprocess.run([COW, "completion", "bash"], stdout=subprocess.PIPE, text=True)
+    for name in [*listed, "all"]:
+        check(re.search(rf"(?<![\w-]){name}(?![\w-])", result.stdout), f"it completes {name}")
+
+
+@case
 def manual_names_all():
     with open(os.path.join(os.environ["SOURCE_ROOT"], "man/cow-bench.1.scd")) as file:
         page = file.read()
