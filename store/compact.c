@@ -192,8 +192,9 @@ static int compact(struct compaction *compaction)
 
 	if (r < 0)
 		return r;
+	/* Which ones has been said; unreadable ones come last. */
 	if (compaction->index.errors > 0)
-		return -EUCLEAN; /* which ones has been said */
+		return compaction->index.entries[compaction->index.count - 1].error;
 	compaction->stats.bytes_before = count_bytes(&compaction->index);
 	r = remove_unpublished(compaction);
 	if (r == 0)

@@ -19,7 +19,8 @@ static void fill_info(struct cow_store *store, const struct index_entry *entry,
 	info->flags = (id_equal(&store->refs.head, &entry->id) ? COW_LAYER_HEAD : 0) |
 		      (refs_is_deleted(&store->refs, &entry->id) ? COW_LAYER_DELETED : 0) |
 		      (footer->flags & FOOTER_COMPRESSED ? COW_LAYER_COMPRESSED : 0) |
-		      (layer_is_open(store, &entry->id) ? COW_LAYER_IN_USE : 0);
+		      (layer_is_open(store, &entry->id) ? COW_LAYER_IN_USE : 0) |
+		      (entry->error ? COW_LAYER_DAMAGED : 0);
 	info->depth = entry->depth;
 	info->sequence = footer->sequence;
 	info->time_ns = footer->time_ns;
@@ -144,14 +145,12 @@ int cow_store_list(struct cow_store *store, cow_layer_fn layer, void *context)
 		store_end(store);
 		return r;
 	}
-	for (size_t i = 0; r == 0 && i < index.count && !index.entries[i].error; i++) {
+	for (size_t i = 0; r == 0 && i < index.count; i++) {
 		if (index.entries[i].footer.sequence > store->refs.sequence)
 			continue; /* of a save that never happened */
 		fill_info(store, &index.entries[i], &info);
 		r = layer(&info, context);
 	}
-	if (r == 0 && index.errors > 0)
-		r = -EUCLEAN;
 	index_free(&index);
 	store_end(store);
 	return r;
@@ -355,8 +354,9 @@ int cow_store_delete(struct cow_store *store, const char *id)
 	if (r == 0) {
 		entry = index_find(&index, &found);
 		r = !entry ? -ENOENT : entry->error ?: delete_entry(store, &index, entry);
-		if (r == 0)
-			r = index.errors ? 0 : sweep_deleted(store, &index, &stats);
+		/* It is deleted; what cannot be tidied up now goes with the next compaction. */
+		if (r == 0 && index.errors == 0)
+			(void)sweep_deleted(store, &index, &stats);
 	}
 	index_free(&index);
 	store_end(store);
