@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * All layers of a directory, by their footers: who is whose parent, and how deep each lies. Made
- * anew where it is asked for; saving and restoring do without.
+ * anew where it is asked for, and where a store is opened for writing; saving and restoring do
+ * without.
  */
 #ifndef COW_STORE_INDEX_H
 #define COW_STORE_INDEX_H
@@ -32,5 +33,8 @@ struct index_entry *index_find(const struct index *index, const struct layer_id 
 int layer_remove(struct cow_store *store, const struct index_entry *entry);
 /* Removes deleted layers that have no children, and what is without children then. */
 int sweep_deleted(struct cow_store *store, struct index *index, struct cow_compact_stats *stats);
+/* Removes what interrupted saves left: the next save takes their sequence number, and from then on
+ * they would count. */
+int sweep_unpublished(struct cow_store *store);
 
 #endif

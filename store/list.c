@@ -331,11 +331,36 @@ int sweep_deleted(struct cow_store *store, struct index *index, struct cow_compa
 	}
 	if (r == -EBUSY)
 		r = 0;
+	/* Forgotten only when the files are gone for sure: else they would be layers again. */
+	if (r == 0 && changed)
+		r = io_sync_dir(store->directory);
 	if (r < 0 || !changed) {
 		refs_free(&refs);
 		return r;
 	}
 	return store_commit(store, &refs);
+}
+
+int sweep_unpublished(struct cow_store *store)
+{
+	struct index index;
+	bool changed = false;
+	int r = index_build(store, &index);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; r == 0 && i < index.count; i++) {
+		const struct index_entry *entry = &index.entries[i];
+
+		if (entry->error || entry->footer.sequence <= store->refs.sequence)
+			continue;
+		r = layer_remove(store, entry);
+		changed |= r == 0;
+		if (r == -EBUSY)
+			r = 0;
+	}
+	index_free(&index);
+	return r == 0 && changed ? io_sync_dir(store->directory) : r;
 }
 
 int cow_store_delete(struct cow_store *store, const char *id)

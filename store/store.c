@@ -6,6 +6,7 @@
 
 #include "lib/internal.h"
 #include "lib/process.h"
+#include "store/index.h"
 #include "store/io.h"
 #include "store/store.h"
 
@@ -141,6 +142,8 @@ static int set_up(struct cow_store *store, uint32_t flags)
 		r = sys_list_directory(store->directory, sweep_name, &sweep);
 	if (r == 0)
 		r = refs_read(store, &store->refs);
+	if (r == 0 && !store->read_only && sweep.found_layer)
+		r = sweep_unpublished(store);
 	return r == -ENOENT && store->directory >= 0 ? make_new(store, &sweep, flags) : r;
 }
 
