@@ -16,8 +16,8 @@
 
 #include "core/space.h"
 
-/* Most frames let go of in one stretch under the lock. */
-#define BATCH 64u
+/* Most frames let go of in one stretch under the lock: writers wait for it. */
+#define BATCH 16u
 
 void dup_detach(struct space *space, struct snap *snap, struct backing *backing)
 {
@@ -102,6 +102,14 @@ static bool take_page(struct space *space, struct snap *snap, uint64_t page,
 	       take_frame(space, version, ret_eviction);
 }
 
+/* Without the lock: who has not been written since has no version. */
+static bool was_written(struct space *space, const struct snap *snap, uint64_t page)
+{
+	struct entry *entry = table_find(&space->table, page);
+
+	return entry && state_epoch(atomic_load(&entry->state)) > snap->epoch;
+}
+
 void consume_advance(struct space *space, struct snap *snap, uint64_t end)
 {
 	uint64_t page = atomic_load(&snap->consumed);
@@ -112,11 +120,12 @@ void consume_advance(struct space *space, struct snap *snap, uint64_t end)
 	atomic_store(&snap->consumed, end);
 	STEP("consume: said");
 	while (page < end) {
-		unsigned count = 0;
+		unsigned count = 0, looked = 0;
 
+		while (page < end && !was_written(space, snap, page))
+			page++;
 		lock_take(&space->lock);
-		for (uint64_t looked = 0; page < end && count < BATCH && looked < 8 * BATCH;
-		     page++, looked++)
+		for (; page < end && looked < BATCH; page++, looked++)
 			count += take_page(space, snap, page, &taken[count]);
 		if (count > 0 && !MUTANT("consume-no-wait"))
 			wait_for_readers(space);

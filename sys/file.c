@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
@@ -209,4 +210,11 @@ int sys_map_at(void *address, size_t length, int protection, int flags, int fd, 
 		return -errno;
 	*ret_address = mapped;
 	return 0;
+}
+
+unsigned sys_cpus(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
 }

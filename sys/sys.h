@@ -87,6 +87,7 @@ int sys_lock(int fd, uint64_t byte, int kind);
 int sys_clone_range(int to, uint64_t to_offset, int from, uint64_t from_offset, uint64_t length);
 int sys_file_size(int fd, uint64_t *ret_bytes, uint64_t *ret_links);
 int sys_random(void *buffer, size_t length);
+unsigned sys_cpus(void); /* that this thread may run on; at least 1 */
 /* Begins to write back, waits for nothing. */
 void sys_start_writeback(int fd, uint64_t offset, uint64_t length);
 /* Calls visit with each name but "." and ".."; non-zero stops. */
