@@ -96,10 +96,10 @@ const struct command command_file = {
 	.synopsis = "PATH...",
 	.description =
 		"Clones (reflinks), snapshots and overlay mounts share what lies on disk until\n"
-		"somebody writes. By extent: what a file has for itself, what the file system says\n"
-		"it shares with anybody, and what those named share among themselves; each place\n"
-		"counted once in 'unique'. Of an overlay mount: what was copied up, what is still\n"
-		"below.\n"
+		"somebody writes. By extent: what a file has for itself, what the file system\n"
+		"says it shares with anybody, and what those named share among themselves; each\n"
+		"place counted once in 'unique'. Of an overlay mount: what was copied up, what\n"
+		"is still below.\n"
 		"\n"
 		"Layers of an overlay and files of others need the rights to read them; the rest\n"
 		"needs none.\n",

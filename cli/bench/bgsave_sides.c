@@ -120,11 +120,11 @@ static int compare_ns(const void *a, const void *b)
 
 static void add_load(struct load *load, double *values)
 {
-	const uint64_t writes = load->plan->writes;
+	const uint64_t writes = load->plan->writes, rank = writes - 1 - writes / 100;
 
 	qsort(load->ns, writes, sizeof(*load->ns), compare_ns);
 	values[BGSAVE_PAUSE] = load->ns[writes - 1];
-	values[BGSAVE_P99] = load->ns[writes - 1 - writes / 100];
+	values[BGSAVE_P99] = load->ns[rank];
 	values[BGSAVE_WRITES] = (double)writes * 1e9 / (double)load->took;
 }
 
@@ -147,7 +147,8 @@ static double count_distinct(const struct load *load)
 static int prepare_load(struct load *load, const struct bench *bench,
 			const struct bgsave_plan *plan, char *memory)
 {
-	*load = (struct load){ .plan = plan, .memory = memory, .seed = bench->seed };
+	*load = (struct load){ .plan = plan, .seed = bench->seed };
+	load->memory = memory;
 	load->ns = malloc(plan->writes * sizeof(*load->ns));
 	if (!load->ns)
 		return -ENOMEM;

@@ -237,19 +237,23 @@ static int copy_bytes(int from, int to)
 
 static int open_pair(const char *from, const char *to, int fds[2])
 {
+	int error;
+
 	fds[0] = open(from, O_RDONLY | O_CLOEXEC);
-	if (fds[0] < 0)
-		return -errno;
 	fds[1] = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-	if (fds[1] >= 0)
+	if (fds[0] >= 0 && fds[1] >= 0)
 		return 0;
-	close(fds[0]);
-	return -errno;
+	error = errno ? -errno : -EIO;
+	if (fds[0] >= 0)
+		close(fds[0]);
+	if (fds[1] >= 0)
+		close(fds[1]);
+	return error;
 }
 
 int disk_copy_file(const char *from, const char *to)
 {
-	int fds[2], error = open_pair(from, to, fds);
+	int fds[2] = { -1, -1 }, error = open_pair(from, to, fds);
 
 	if (error)
 		return error;
@@ -263,7 +267,7 @@ int disk_copy_file(const char *from, const char *to)
 
 int disk_clone_file(const char *from, const char *to)
 {
-	int fds[2], error = open_pair(from, to, fds);
+	int fds[2] = { -1, -1 }, error = open_pair(from, to, fds);
 
 	if (error)
 		return error;

@@ -314,10 +314,11 @@ struct copy_ups {
 static void prepare_type(struct bench *bench, struct copy_ups *ups, size_t type,
 			 const char *type_name, const uint64_t sizes[SIZES], size_t used)
 {
+	const uint64_t largest = used ? sizes[used - 1] : 0;
 	struct disk *disk = &ups->disks[type];
-	const char *reason = disk_make(
-		bench, type_name, bench_text(bench, "%s-up", type_name),
-		3 * sizes[used - 1] + (strcmp(type_name, "ext4") == 0 ? 128 : 512) * MIB, disk);
+	const char *reason =
+		disk_make(bench, type_name, bench_text(bench, "%s-up", type_name),
+			  3 * largest + (strcmp(type_name, "ext4") == 0 ? 128 : 512) * MIB, disk);
 	const char *name, *lower;
 	size_t i;
 
@@ -353,14 +354,16 @@ static void prepare_type(struct bench *bench, struct copy_ups *ups, size_t type,
 		};
 		ups->count++;
 	}
-	measure_upper(bench, disk, bench_text(bench, "file%zu", used - 1), sizes[used - 1]);
+	measure_upper(bench, disk, bench_text(bench, "file%zu", used - 1), largest);
 }
 
 static void run_copy_up(struct bench *bench)
 {
 	static const char *const types[TYPES] = { "ext4", "xfs", "btrfs" };
 	const uint64_t sizes[SIZES] = { 64 << 10, MIB, 16 * MIB, 100 * MIB };
-	const size_t used = BENCH_BY_SCALE(bench, 2u, 3u, 4u, 4u);
+	const size_t used = bench->scale == BENCH_TINY  ? 2 :
+			    bench->scale == BENCH_QUICK ? 3 :
+							  SIZES;
 	struct copy_ups ups = { 0 };
 	size_t i;
 
@@ -473,17 +476,18 @@ const struct bench_experiment experiment_containers = {
 	.title = "Containers over one image",
 	.source = BENCH_SOURCE_PRODUCTION "; " BENCH_SOURCE_ATLAS,
 	.claim =
-		"Containers of one image share its pages through overlayfs: with 1, 10 and 100 pods "
-		"of the same image the RSS per pod is 120, 115 and 112 MiB and the shared RSS 0, 95 "
-		"and 910 MiB. When a container writes to a file of a lower layer, copy-up locates "
-		"the read-only page, allocates a new page in the writable layer and copies the "
-		"data; only modified files are copied, the image layer stays unchanged.",
+		"Containers of one image share its pages through overlayfs: with 1, 10 and 100 "
+		"pods of the same image the RSS per pod is 120, 115 and 112 MiB and the shared RSS "
+		"0, 95 and 910 MiB. When a container writes to a file of a lower layer, copy-up "
+		"locates the read-only page, allocates a new page in the writable layer and copies "
+		"the data; only modified files are copied, the image layer stays unchanged.",
 	.method =
 		"Overlay mounts over one lower directory on ext4, each with a process that maps a "
 		"file of the image privately, reads all of it and has memory of its own; RSS, PSS "
 		"and USS of each; the same with copies of the file instead of a shared one. Then "
-		"the open() that copies a file up, by size, with lower and upper layer on ext4, XFS "
-		"and btrfs, and what the upper layer takes for itself after one byte was written.",
+		"the open() that copies a file up, by size, with lower and upper layer on ext4, "
+		"XFS and btrfs, and what the upper layer takes for itself after one byte was "
+		"written.",
 	.needs = BENCH_NEEDS_ROOT | BENCH_NEEDS_LOOP,
 	.programs = programs,
 	.plots = plots,

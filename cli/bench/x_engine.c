@@ -311,7 +311,7 @@ static double measure_rollback(struct bench *bench, const struct bench_subject *
 	start = bench_now();
 	if (arena.region)
 		error = cow_region_rollback(arena.region, arena.snapshot);
-	else
+	else if (copy)
 		memcpy(arena.memory, copy, setting->bytes);
 	ns = bench_lap(start);
 	if (error || memcmp(arena.memory, &expected, sizeof(expected)) != 0)
@@ -727,19 +727,18 @@ const struct bench_experiment experiment_engine = {
 	.name = "engine",
 	.title = "libcow beside fork()",
 	.source = "libcow's own README",
-	.claim =
-		"A snapshot takes less than a microsecond, whatever the size, where fork() stalls "
-		"for tens of milliseconds; a first write between brackets costs a third of the "
-		"kernel's; rewriting everything under a snapshot takes 1.02 of the bytes rewritten; "
-		"snapshots are rolled back to and branched at a cost that follows what was written; "
-		"what was saved is usable at once.",
+	.claim = "A snapshot takes less than a microsecond, whatever the size, where fork() stalls "
+		 "for tens of milliseconds; a first write between brackets costs a third of the "
+		 "kernel's; rewriting everything under a snapshot takes 1.02 of the bytes "
+		 "rewritten; snapshots are rolled back to and branched at a cost that follows what "
+		 "was written; what was saved is usable at once.",
 	.method =
-		"The same memory kept by fork() and by libcow, each in a process of its own: the stall "
-		"by size (a thousand cuts timed together) and by the share of pages written since the "
-		"last one; first writes to all pages in an order without a pattern, their mean and "
-		"the slowest in a thousand, for each trap; memory (PSS of all processes); rollback "
-		"beside copying a copy back; a branch beside a fork; a restore from a store beside "
-		"read(2) of as much from the page cache.",
+		"The same memory kept by fork() and by libcow, each in a process of its own: the "
+		"stall by size (a thousand cuts timed together) and by the share of pages written "
+		"since the last one; first writes to all pages in an order without a pattern, "
+		"their mean and the slowest in a thousand, for each trap; memory (PSS of all "
+		"processes); rollback beside copying a copy back; a branch beside a fork; a "
+		"restore from a store beside read(2) of as much from the page cache.",
 	.plots = plots,
 	.seconds = 60,
 	.run = run,

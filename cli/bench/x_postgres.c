@@ -548,11 +548,11 @@ const struct bench_experiment experiment_postgres = {
 		"vm.overcommit_memory=1 reduced COW-induced page faults by 23 % during bulk "
 		"INSERTs, and transparent_hugepage=always shaved 5 ms off each checkpoint.",
 	.method =
-		"The real PostgreSQL in a data directory of its own, as an ordinary user. Where its "
-		"data is mapped, and how much private memory its postmaster has before it forks; then "
-		"a bulk INSERT ... SELECT and a CHECKPOINT, timed by psql, and the minor faults of the "
-		"session's process; under the system's settings, with the two of vm, and with huge "
-		"pages, in turns (with --allow-tuning; put back afterwards).",
+		"The real PostgreSQL in a data directory of its own, as an ordinary user. Where "
+		"its data is mapped, and how much private memory its postmaster has before it "
+		"forks; then a bulk INSERT ... SELECT and a CHECKPOINT, timed by psql, and the "
+		"minor faults of the session's process; under the system's settings, with the two "
+		"of vm, and with huge pages, in turns (with --allow-tuning; put back afterwards).",
 	.plots = plots,
 	.seconds = 60,
 	.run = run,

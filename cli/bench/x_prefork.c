@@ -298,8 +298,8 @@ const struct bench_experiment experiment_prefork = {
 	.method =
 		"The real nginx with a configuration of some size (a map of 30,000 entries), by "
 		"number of workers, after requests to all of them: RSS, PSS and USS of the master "
-		"and of each worker, from /proc/PID/smaps_rollup. The sum of PSS is what they take; "
-		"the sum of RSS is what they would take with nothing shared.",
+		"and of each worker, from /proc/PID/smaps_rollup. The sum of PSS is what they "
+		"take; the sum of RSS is what they would take with nothing shared.",
 	.programs = programs,
 	.plots = plots,
 	.seconds = 30,

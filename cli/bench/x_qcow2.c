@@ -518,17 +518,16 @@ const struct bench_experiment experiment_qcow2 = {
 	.name = "qcow2",
 	.title = "Copy-on-write in disk images: snapshots, overlays, libcow's layers",
 	.source = BENCH_SOURCE_ATLAS "; libcow's own documents",
-	.claim =
-		"QEMU/KVM snapshots use copy-on-write on disk images (qcow2): cheap to take, and the "
-		"writes after them pay. libcow's layers are qcow2 images that hold little beyond "
-		"the pages that were written.",
+	.claim = "QEMU/KVM snapshots use copy-on-write on disk images (qcow2): cheap to take, and "
+		 "the writes after them pay. libcow's layers are qcow2 images that hold little "
+		 "beyond the pages that were written.",
 	.method =
-		"qemu-img and qemu-io on images full of data: an internal snapshot, an overlay, a full "
-		"copy, by size of image, beside merely opening it; then pages of 4 KiB at scattered "
-		"places and one flush, to an image without a snapshot, after an internal one, to an "
-		"overlay: time, and what the file grew by. libcow: the same pages written to a region "
-		"with the same content, and saved as a layer with its fdatasync calls. The newest "
-		"layer is read with qemu-img and compared with memory.",
+		"qemu-img and qemu-io on images full of data: an internal snapshot, an overlay, a "
+		"full copy, by size of image, beside merely opening it; then pages of 4 KiB at "
+		"scattered places and one flush, to an image without a snapshot, after an internal "
+		"one, to an overlay: time, and what the file grew by. libcow: the same pages "
+		"written to a region with the same content, and saved as a layer with its "
+		"fdatasync calls. The newest layer is read with qemu-img and compared with memory.",
 	.programs = programs,
 	.plots = plots,
 	.seconds = 60,

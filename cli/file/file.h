@@ -63,12 +63,11 @@ struct file_sums {
 	uint64_t hard_links; /* further names of files that were counted before */
 	uint64_t skipped;    /* neither file nor directory */
 	uint64_t directories, subvolumes, snapshots;
-	struct {
-		uint64_t upper; /* mapped bytes of files that only the upper layer has */
-		uint64_t
-			copied_up; /* mapped bytes of files of the upper layer that a lower one has */
-		uint64_t lower;    /* mapped bytes of files that the upper layer has not */
-		uint64_t hidden;   /* blocks of lower files behind those copied up */
+	struct {                    /* mapped bytes */
+		uint64_t upper;     /* of files that only the upper layer has */
+		uint64_t copied_up; /* of files of the upper layer that a lower one has, too */
+		uint64_t lower;     /* of files that the upper layer has not */
+		uint64_t hidden;    /* blocks of lower files behind those copied up */
 		uint64_t files, upper_files, copied_up_files, lower_files;
 		uint64_t metadata_only; /* of copied_up_files: their data is in a lower layer */
 		uint64_t whiteouts, opaque, redirected;

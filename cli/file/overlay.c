@@ -60,7 +60,9 @@ static struct overlay *known;
 
 static char *copy_string(const char *from)
 {
-	return strcpy(output_realloc(NULL, strlen(from) + 1), from);
+	size_t size = strlen(from) + 1;
+
+	return memcpy(output_realloc(NULL, size), from, size);
 }
 
 static char *join(const char *directory, const char *name)

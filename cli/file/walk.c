@@ -71,12 +71,13 @@ static bool was_seen(uint32_t row, const struct stat *status)
 
 static uint32_t add_row(struct file_result *result, const char *path, bool directory)
 {
+	const size_t size = strlen(path) + 1;
 	struct file_row *row;
 
 	result->rows = output_realloc(result->rows, (result->count + 1) * sizeof(*result->rows));
 	row = &result->rows[result->count];
 	*row = (struct file_row){ .directory = directory, .layer = -1 };
-	row->path = strcpy(output_realloc(NULL, strlen(path) + 1), path);
+	row->path = memcpy(output_realloc(NULL, size), path, size);
 	return (uint32_t)result->count++;
 }
 
