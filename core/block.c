@@ -119,5 +119,7 @@ struct block block_around(struct space *space, uint64_t page)
 	at.leaf.end = at.leaf.first + TABLE_FANOUT;
 	if (at.leaf.end > space->pages)
 		at.leaf.end = space->pages;
-	return at.entry ? choose(&at, space->block_pages) : (struct block){ page, page + 1 };
+	if (at.entry)
+		return choose(&at, space->block_pages);
+	return space->huge ? at.leaf : (struct block){ page, page + 1 };
 }

@@ -42,18 +42,23 @@ void ahead_note(struct ahead *ahead, uint64_t first, uint64_t count)
 void ahead_turn(struct ahead *ahead)
 {
 	ahead->current ^= 1;
+	ahead->turns++;
 	openset_clear(&ahead->written[ahead->current]);
 }
+
+#define PROBATION 8u
 
 /* Of pages that we opened in the last interval, only those that differ from what was kept then. */
 static uint64_t drop_unwritten(struct trap *trap, uint64_t word, uint64_t bits)
 {
 	struct openset *guessed = &trap->ahead->guessed;
+	bool probation = (word + trap->ahead->turns) % PROBATION == 0;
 
 	for (uint64_t left = bits; left; left &= left - 1) {
 		uint64_t page = word * 64 + (uint64_t)__builtin_ctzll(left);
 
-		if (openset_has(guessed, page) && space_is_unchanged(trap->space, page)) {
+		if (openset_has(guessed, page) &&
+		    (probation || space_is_unchanged(trap->space, page))) {
 			openset_remove(guessed, page);
 			bits &= ~(left & -left);
 		}

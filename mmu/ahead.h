@@ -11,7 +11,8 @@
  *                                    +------- differs ----------+             equal: left armed, and
  *                                                                            forgotten until it traps
  *
- * So what is opened ahead in vain costs one copy, once. It claims pages as a writer does, inside the
+ * So what is opened ahead in vain costs one copy, once. Where what was kept is gone with its snapshot,
+ * pages are left armed in every eighth interval, some in each, and come back by trapping. It claims pages as a writer does, inside the
  * gate, a word of the bitmap (64 pages) at a time; and it stops where frames are scarce.
  */
 #ifndef COW_MMU_AHEAD_H
@@ -25,6 +26,7 @@ struct ahead {
 	struct openset written[2]; /* opened in this interval, and in the one before */
 	struct openset guessed;    /* opened by us; not seen to be written since */
 	unsigned current;          /* which of written[]; changes while the gate is sealed */
+	uint64_t turns;            /* intervals so far; likewise */
 };
 
 int ahead_new(uint64_t pages, struct ahead **ret_ahead);
