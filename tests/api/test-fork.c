@@ -5,6 +5,7 @@
  */
 #include <fcntl.h>
 #include <pthread.h>
+#include <spawn.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 
@@ -311,6 +312,177 @@ TEST(fork_while_others_write_cut_and_look)
 	cow_region_free(busy.region);
 }
 
+/* --- other ways to start a program --- */
+
+static int spawn(char *const arguments[])
+{
+	pid_t pid = 0;
+	int status = -1, r = posix_spawn(&pid, arguments[0], NULL, NULL, arguments, environ);
+
+	if (r == 0)
+		waitpid(pid, &status, 0);
+	return r ? -r : status;
+}
+
+static int run_true(void)
+{
+	static char program[] = "/bin/true";
+	char *const arguments[] = { program, NULL };
+
+	return spawn(arguments);
+}
+
+/* A child that borrows the memory: what it stores is the parent's, and traps like it. */
+static int vfork_and_store(unsigned char *to)
+{
+	static char program[] = "/bin/true";
+	char *const arguments[] = { program, NULL };
+	int status = -1;
+	pid_t pid;
+
+	/* NOLINTNEXTLINE(clang-analyzer-security.insecureAPI.vfork): that is what is tested */
+	pid = vfork();
+	if (pid == 0) {
+		*(volatile unsigned char *)to = 9;
+		execv(arguments[0], arguments);
+		_exit(127);
+	}
+	waitpid(pid, &status, 0);
+	return status;
+}
+
+TEST(vfork_posix_spawn_and_system)
+{
+	struct world world = make_world();
+	struct cow_snapshot *snapshot;
+	FILE *pipe;
+	char line[16] = "";
+
+	is_int(run_true(), 0, "posix_spawn");
+	is_int(system("true"), 0, "system");
+	pipe = popen("echo heard", "re");
+	ok(pipe && fgets(line, sizeof(line), pipe), "popen");
+	is_str(line, "heard\n", "what it says");
+	pclose(pipe);
+	fill(world.region, 5, 4);
+	snapshot = take(world.region);
+	if (TEST_TRAP == COW_TRAP_EXPLICIT)
+		is_errno(cow_region_touch(world.region, page_of(world.region, 5), 1), 0, "touch");
+	is_int(vfork_and_store(page_of(world.region, 5)), 0, "vfork");
+	is_int(page_of(world.region, 5)[0], 9, "its store is the parent's");
+	is_int(page_in(snapshot, 5), 4, "and not the snapshot's");
+	is_int(page_in(world.snapshot, 5), 1, "nor the older one's");
+	cow_snapshot_unref(snapshot);
+	free_world(&world);
+}
+
+static void *spawn_on(void *context)
+{
+	_Atomic unsigned *started = context;
+
+	while (busy.go) {
+		busy.failures += run_true() != 0;
+		++*started;
+	}
+	return NULL;
+}
+
+/* Programs are started from threads, with snapshots alive, while others write and cut. */
+TEST(spawn_while_others_write_cut_and_look)
+{
+	enum { SPAWNS = 40, THREADS = 5 };
+	_Atomic unsigned started = 0;
+	pthread_t threads[THREADS];
+	struct cow_snapshot *held;
+
+	memset(&busy, 0, sizeof(busy));
+	busy.region = new_region(8);
+	fill_all(busy.region, 3);
+	held = take(busy.region);
+	busy.go = true;
+	pthread_create(&threads[0], NULL, write_on, (void *)0);
+	pthread_create(&threads[1], NULL, write_on, (void *)1);
+	pthread_create(&threads[2], NULL, cut_on, NULL);
+	pthread_create(&threads[3], NULL, spawn_on, &started);
+	pthread_create(&threads[4], NULL, spawn_on, &started);
+	while (started < SPAWNS)
+		usleep(1000);
+	busy.go = false;
+	for (unsigned i = 0; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+	is_u64(busy.failures, 0, "what failed");
+	for (size_t page = 0; page < 8; page++)
+		is_int(page_in(held, page), 3, "the snapshot from before, page %zu", page);
+	cow_snapshot_unref(held);
+	cow_region_free(busy.region);
+}
+
+/* Children that are forked by threads while snapshots live: each finds plain memory, whole pages in
+ * it, and leaves the parent's alone. */
+static void *fork_on(void *context)
+{
+	_Atomic unsigned *started = context;
+
+	while (busy.go) {
+		int status = -1;
+		pid_t pid = fork();
+
+		if (pid == 0) {
+			must(uniform(page_of(busy.region, 7)) == 3);
+			memset(page_of(busy.region, 0), 77, 8 * PAGE);
+			must(cow_region_arm(busy.region) == -ECHILD);
+			_exit(0);
+		}
+		busy.failures += pid < 0 || waitpid(pid, &status, 0) != pid || status != 0;
+		++*started;
+	}
+	return NULL;
+}
+
+/* Stores without brackets, but under the explicit trap: pages 0 to 3 are this thread's. */
+static void *store_on(void *context)
+{
+	(void)context;
+	for (unsigned i = 0; busy.go; i++)
+		if (TEST_TRAP == COW_TRAP_EXPLICIT)
+			busy.failures += fill(busy.region, i % 4, (int)i & 127) != 0;
+		else
+			memset(page_of(busy.region, i % 4), (int)i & 127, PAGE);
+	return NULL;
+}
+
+TEST(threads_that_fork_with_snapshots_alive)
+{
+	enum { FORKS = 60, THREADS = 3 };
+	_Atomic unsigned started = 0;
+	struct cow_snapshot *held[8] = { NULL };
+	pthread_t threads[THREADS];
+
+	memset(&busy, 0, sizeof(busy));
+	busy.region = new_region(8);
+	fill_all(busy.region, 3);
+	busy.go = true;
+	pthread_create(&threads[0], NULL, store_on, NULL);
+	pthread_create(&threads[1], NULL, fork_on, &started);
+	pthread_create(&threads[2], NULL, fork_on, &started);
+	for (unsigned i = 0; started < FORKS; i++) {
+		cow_snapshot_unref(held[i % 8]);
+		held[i % 8] = take(busy.region);
+		for (size_t page = 4; page < 8; page++)
+			busy.failures += page_in(held[i % 8], page) != 3;
+		usleep(200);
+	}
+	busy.go = false;
+	for (unsigned i = 0; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+	is_u64(busy.failures, 0, "what failed");
+	for (unsigned i = 0; i < 8; i++)
+		cow_snapshot_unref(held[i]);
+	cow_region_free(busy.region);
+}
+
 TAP_MAIN(CASE(a_child_has_plain_memory_and_nothing_else), CASE(a_grandchild_is_a_child),
 	 CASE(a_childs_region_is_the_childs), CASE(shared_regions_are_absent),
-	 CASE(fork_inside_a_bracket), CASE(fork_while_others_write_cut_and_look))
+	 CASE(fork_inside_a_bracket), CASE(fork_while_others_write_cut_and_look),
+	 CASE(vfork_posix_spawn_and_system), CASE(spawn_while_others_write_cut_and_look),
+	 CASE(threads_that_fork_with_snapshots_alive))
