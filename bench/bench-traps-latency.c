@@ -22,7 +22,7 @@
 enum { P50, P99, P999, MAX, WRITES, ARMED_US, CUT_US, SHOWN };
 
 struct way {
-	struct variant variant;
+	struct variant variant; /* first */
 	enum { WAY_NONE, WAY_FORK, WAY_SNAPSHOT } kind;
 };
 
@@ -31,6 +31,7 @@ static const struct way ways[] = {
 	{ { "fork()", 0, NULL, true }, WAY_FORK },
 	{ { "signal", COW_TRAP_SIGNAL, NULL, true }, WAY_SNAPSHOT },
 	{ { "signal copier=off", COW_TRAP_SIGNAL, "copier=off", true }, WAY_SNAPSHOT },
+	{ { "signal frames=off", COW_TRAP_SIGNAL, "frames=off", false }, WAY_SNAPSHOT },
 	{ { "signal blocks=off", COW_TRAP_SIGNAL, "blocks=off", false }, WAY_SNAPSHOT },
 	{ { "thread", COW_TRAP_THREAD, NULL, true }, WAY_SNAPSHOT },
 	{ { "mprotect", COW_TRAP_MPROTECT, NULL, true }, WAY_SNAPSHOT },
@@ -148,8 +149,7 @@ struct latency_state {
 
 static const struct way *way_of(const struct job *job)
 {
-	return (const struct way *)(const void *)((const char *)job->variant -
-						  offsetof(struct way, variant));
+	return (const struct way *)(const void *)job->variant;
 }
 
 static void *prepare_latency(const struct job *job)

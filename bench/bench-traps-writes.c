@@ -103,7 +103,7 @@ static void turn_kernel(void *context, double figures[])
 static const struct variant write_variants[] = {
 	{ "signal", COW_TRAP_SIGNAL, "copier=off", true },
 	{ "signal blocks=off", COW_TRAP_SIGNAL, "copier=off,blocks=off", false },
-	{ "signal prefault=off", COW_TRAP_SIGNAL, "copier=off,prefault=off", false },
+	{ "signal frames=off", COW_TRAP_SIGNAL, "copier=off,frames=off", false },
 	{ "thread", COW_TRAP_THREAD, "copier=off", false },
 	{ "mprotect", COW_TRAP_MPROTECT, "copier=off", false },
 };

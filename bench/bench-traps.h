@@ -22,7 +22,7 @@
 struct variant {
 	const char *name;
 	enum cow_trap trap;
-	const char *tune; /* COW_TUNE; NULL: the defaults */
+	const char *tune; /* COW_TUNE, see lib/tune.h; NULL: the defaults */
 	bool binds;       /* the bounds are meant for it; it gets all turns */
 };
 
