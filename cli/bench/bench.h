@@ -83,6 +83,7 @@ struct bench_plot {
 	const char *x_label; /* NULL: bars, each with its row's label */
 	const char *y_label;
 	bool log_x, log_y;
+	bool bytes_x; /* x is a size in bytes */
 };
 
 struct bench;

@@ -221,7 +221,7 @@
 				scales: is_bars ?
 					{ x: measured, y: { grid: { display: false },
 						ticks: { color: colour("--ink"), autoSkip: false } } } :
-					{ x: axis(plot.x_label, "", plot.log_x), y: measured },
+					{ x: axis(plot.x_label, plot.x_unit || "", plot.log_x), y: measured },
 				plugins: {
 					legend: { display: !is_bars || several, position: "bottom" },
 					tooltip: {

@@ -585,6 +585,7 @@ static void report_plots(const struct bench_experiment *experiment, json_object 
 		report_add_string(object, "y_label", plot->y_label);
 		report_add_bool(object, "log_x", plot->log_x);
 		report_add_bool(object, "log_y", plot->log_y);
+		report_add_string(object, "x_unit", plot->bytes_x ? "bytes" : NULL);
 	}
 }
 

@@ -462,7 +462,7 @@ static void judge(struct bench *bench)
 static const struct bench_plot plots[] = {
 	{ "memory", "A container's part of all memory (PSS)", "containers", "bytes", true, false },
 	{ "copy-up", "Opening a file of the image for writing", "size of the file", "ns", true,
-	  true },
+	  true, true },
 	{ 0 },
 };
 

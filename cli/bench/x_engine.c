@@ -715,7 +715,7 @@ static void judge(struct bench *bench)
 }
 
 static const struct bench_plot plots[] = {
-	{ "stall", "How long a snapshot stops the program", "memory", "ns", true, true },
+	{ "stall", "How long a snapshot stops the program", "memory", "ns", true, true, true },
 	{ "dirty", "The same, by what was written since the last one", "% of pages", "ns", true,
 	  true },
 	{ "first", "A first write after a snapshot, on average", NULL, "ns", false, true },

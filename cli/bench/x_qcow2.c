@@ -502,7 +502,7 @@ static void judge(struct bench *bench)
 }
 
 static const struct bench_plot plots[] = {
-	{ "make", "Making a snapshot of an image", "size of the image", "ns", true, true },
+	{ "make", "Making a snapshot of an image", "size of the image", "ns", true, true, true },
 	{ "write", "Scattered writes afterwards", NULL, "ns", false, true },
 	{ "growth", "What the file grows by, of what is written", NULL, "times" },
 	{ 0 },

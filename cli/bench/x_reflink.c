@@ -737,7 +737,7 @@ static void judge(struct bench *bench)
 }
 
 static const struct bench_plot plots[] = {
-	{ "clone", "Cloning and copying a file", "size of the file", "ns", true, true },
+	{ "clone", "Cloning and copying a file", "size of the file", "ns", true, true, true },
 	{ "snapshot", "A btrfs snapshot by number of files", "files", "ns", true, true },
 	{ "amplification", "Bytes written to the device for each byte", NULL, "bytes" },
 	{ 0 },
