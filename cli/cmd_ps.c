@@ -15,7 +15,7 @@
 #include "cli/ps/threads.h"
 
 /* A sample looks at so many pages: some ten milliseconds. */
-#define SAMPLE_PAGES UINT64_C(400000)
+#define SAMPLE_PAGES UINT64_C(650000)
 
 static bool all, fast;
 static const char *tree, *sort_name = "pss", *sysroot;
@@ -48,7 +48,7 @@ static const struct command_option options[] = {
 		.name = "sample-pages",
 		.type = OPTION_COUNT,
 		.argument = "N",
-		.help = "with --fast: how many pages to look at (400000)",
+		.help = "with --fast: how many pages to look at (650000)",
 		.value.number = &sample_pages,
 		.min = 1,
 	},

@@ -17,6 +17,9 @@
 /* The map of the frames that are needed is this coarse. */
 #define BLOCK 64
 
+/* With fewer entries a thread costs more than it does. */
+#define WORTH_THREADS 65536
+
 /* What a thread sums up at once. */
 #define LEAVES_AT_ONCE 256
 
@@ -544,7 +547,7 @@ int frame_set_resolve(struct frame_set *set, bool is_sample, unsigned int thread
 	};
 	struct summing summing = { .set = set };
 
-	if (set->count <= LEAVES_AT_ONCE)
+	if (set->used < WORTH_THREADS)
 		threads = 1;
 	set->sums = calloc(set->count ? set->count : 1, sizeof(*set->sums));
 	if (!set->sums)
