@@ -69,7 +69,7 @@ static void note(struct bypass *bypass, uint64_t page)
 	atomic_fetch_add(&bypass->unsaid, 1);
 }
 
-/* An armed page that stays armed. */
+/* An armed page that stays armed. The exchange comes after the page was read. */
 static void look(struct bypass *bypass, uint64_t page)
 {
 	uint64_t sum = atomic_load(&bypass->sums[page]), now;
@@ -77,7 +77,6 @@ static void look(struct bypass *bypass, uint64_t page)
 	if (sum == 0)
 		return;
 	now = sum_of(bypass, page);
-	atomic_thread_fence(memory_order_acquire);
 	if (now != sum && atomic_compare_exchange_strong(&bypass->sums[page], &sum, now))
 		note(bypass, page);
 }
