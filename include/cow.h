@@ -415,7 +415,9 @@ struct cow_restore_options {
  * whatever its size. The next save of it into the same store is incremental on the layer. Regions
  * restored from one layer share the pages that neither of them wrote. The layer's files may not
  * be changed by others; they are not removed while the region lives. A page that cannot be read
- * raises SIGBUS. options may be NULL. -EEXIST, -ENOMEM, -EOPNOTSUPP as cow_region_new(). */
+ * raises SIGBUS. A fork()ed child has the region only where everything was brought in (POPULATE,
+ * EAGER), else it may be absent there. options may be NULL. -EEXIST, -ENOMEM, -EOPNOTSUPP as
+ * cow_region_new(). */
 COW_API int cow_store_restore(struct cow_store *store, const char *id,
 			      const struct cow_restore_options *options,
 			      struct cow_region **ret_region);

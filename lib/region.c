@@ -109,7 +109,8 @@ static int map_window(struct cow_region *region, const struct cow_region_options
 		return -EEXIST;
 	}
 	region->base = address;
-	if (options->flags & COW_REGION_SHARED)
+	/* What a layer above has not brought in yet would read as zero in a child. */
+	if ((options->flags & COW_REGION_SHARED) || (base.content && *ret_file >= 0))
 		r = sys_advise(address, region->length, MADV_DONTFORK);
 	if (r == 0 && (options->flags & COW_REGION_HUGE_PAGES))
 		(void)sys_advise(address, region->length, MADV_HUGEPAGE); /* a wish, not a need */

@@ -7,18 +7,20 @@
  *   signal, thread       userfaultfd refuses private mappings of files: the window maps a file in
  *                        memory that holds the layer, filled 2 MiB at a time (image.h)
  *
- * A process has some 65,000 mappings. Where the runs are too many, the short ones are read into
- * memory at once, and the long ones mapped.
+ * Many runs take long to map, and a process has some 65,000 mappings. Where they are many, a thread
+ * brings the window in from such a file in memory, through userfaultfd (lazy.h); where that is not to
+ * be had, short runs are read into memory at once, and long ones mapped.
  *
  * The region's pages begin as never written, so what is dirtied after is what the next save writes.
  */
 #include <stdlib.h>
 
 #include "lib/internal.h"
-#include "store/image.h"
+#include "store/lazy.h"
 #include "store/mark.h"
 
 #define KNOWN_FLAGS (COW_RESTORE_SAME_ADDRESS | COW_RESTORE_POPULATE)
+#define RUNS_FEW    1024u /* that are mapped within milliseconds */
 #define RUNS_MAX    8192u /* mappings for one region; between two may lie one of zeroes */
 
 static const struct cow_restore_options default_options = COW_RESTORE_OPTIONS_INIT;
@@ -29,6 +31,7 @@ struct content {
 	struct attachment attachment; /* first */
 	struct chain *chain;          /* of mapped files */
 	struct image *image;
+	struct lazy *lazy;
 	struct restore *restore; /* while the region is being made */
 };
 
@@ -52,6 +55,7 @@ static void content_free(struct attachment *attachment)
 {
 	struct content *content = (struct content *)(void *)attachment;
 
+	lazy_free(content->lazy);
 	chain_close(content->chain);
 	image_put(content->image);
 	sys_free(content);
@@ -188,11 +192,55 @@ static int map_runs(struct restore *restore, unsigned char *window)
 
 /* --- what the region asks for --- */
 
+static int make_image(struct restore *restore)
+{
+	struct chain *chain = restore->chain;
+
+	restore->chain = NULL;
+	return image_of_chain(chain, restore->options.verify != COW_VERIFY_NONE,
+			      &restore->content->image);
+}
+
+/* What lies on top of the lowest layer lies scattered in it. */
+static bool is_scattered(const struct restore *restore)
+{
+	uint64_t clusters = 0;
+
+	for (unsigned i = 0; i + 1 < restore->chain->depth; i++)
+		clusters += restore->chain->layers[i]->footer.held_clusters;
+	return clusters > RUNS_FEW;
+}
+
+/* false: it is not to be had here, and everything is as it was. */
+static bool serve_window(struct restore *restore, unsigned char *window)
+{
+	uint64_t length = chain_length(restore->chain);
+	struct content *content = restore->content;
+	struct chain *spare = NULL;
+
+	if (chain_open(restore->store, &restore->chain->layers[0]->id, &spare) < 0)
+		return false;
+	if (make_image(restore) == 0 &&
+	    lazy_new(content->image, window, length, &content->lazy) == 0) {
+		chain_close(spare);
+		return true;
+	}
+	image_put(content->image);
+	content->image = NULL;
+	restore->chain = spare;
+	return false;
+}
+
 static int map_window(void *context, unsigned char *window)
 {
 	struct restore *restore = ((struct content *)context)->restore;
-	int r = collect_runs(restore);
+	int r = 0;
 
+	if (is_scattered(restore) && serve_window(restore, window))
+		return 0;
+	r = collect_runs(restore);
+	if (r == 0 && restore->run_count > RUNS_FEW && serve_window(restore, window))
+		return 0;
 	if (r == 0)
 		r = map_runs(restore, window);
 	if (r == 0) {
@@ -205,12 +253,8 @@ static int map_window(void *context, unsigned char *window)
 static int open_image(void *context, int *ret_fd)
 {
 	struct restore *restore = ((struct content *)context)->restore;
-	struct chain *chain = restore->chain;
-	int r;
+	int r = make_image(restore);
 
-	restore->chain = NULL;
-	r = image_of_chain(chain, restore->options.verify != COW_VERIFY_NONE,
-			   &restore->content->image);
 	if (r == 0)
 		*ret_fd = restore->content->image->fd;
 	return r;
@@ -281,6 +325,8 @@ static int bring_in(struct restore *restore, struct cow_region *region)
 	/* Where the kernel does not know the call the pages come when they are touched. */
 	if (r == 0 && populate)
 		(void)sys_advise(region->base, length, MADV_POPULATE_READ);
+	if (r == 0 && content->image)
+		(void)sys_advise(region->base, length, MADV_DOFORK);
 	return r < 0 ? r : report(restore, length, length);
 }
 
