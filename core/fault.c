@@ -355,8 +355,9 @@ static int open_page(struct space *space, uint64_t page, struct entry *entry, ui
 
 static bool is_open(uint64_t state, uint64_t epoch)
 {
-	return state_epoch(state) == epoch &&
-	       (state & (PAGE_PRESENT | PAGE_BUSY | PAGE_ARMED)) == PAGE_PRESENT;
+	uint64_t not_yet = PAGE_BUSY | (MUTANT("armed-is-open") ? 0 : PAGE_ARMED);
+
+	return state_epoch(state) == epoch && (state & (PAGE_PRESENT | not_yet)) == PAGE_PRESENT;
 }
 
 bool space_is_open(struct space *space, uint64_t page)

@@ -157,6 +157,12 @@ static const struct mutant {
 	{ "cuts-together", "two-cutters" },
 	{ "forget-ignores-busy", "discard" },
 	{ "ahead-outside-gate", "copier" },
+	{ "arm-unclaimed", "arm-twice" },
+	{ "armed-before-protect", "arm-stale" },
+	{ "arm-removes-late", "arm-ahead" },
+	{ "armed-unsaid", "arm-ahead" },
+	{ "armed-is-open", "arm-ahead" },
+	{ "arm-outside-gate", "arm-ahead" },
 };
 
 /* A livelock, too, is found. */

@@ -6,6 +6,8 @@
 #include "core/copy.h"
 #include "core/space.h"
 #include "mmu/soft.h"
+#include "mmu/trap.h"
+#include "sys/sys.h"
 #include "tests/model/world.h"
 
 #define SHIFT 7u
@@ -21,6 +23,8 @@ enum snap_state { NOT_TAKEN, TAKEN, RELEASED, NEVER };
 struct side {
 	struct space space;
 	struct soft_mmu soft;
+	struct trap trap; /* of a scenario with an open set */
+	_Atomic uint64_t open_pages;
 	unsigned char soft_memory[(MODEL_THREADS + 1) * PAGES];
 	page_bytes window[PAGES];
 	page_bytes shadow[PAGES];
@@ -141,6 +145,69 @@ static void bracket_end(struct side *side)
 {
 	world()->brackets[self()][side - world()->sides]--;
 	gate_leave(&side->space.gate, host_shard());
+}
+
+/* --- an open set: the software MMU as a back end of mmu/trap.c --- */
+
+static struct soft_mmu *soft_behind(struct trap *trap)
+{
+	struct side *side = (struct side *)(void *)((char *)trap - offsetof(struct side, trap));
+
+	return &side->soft;
+}
+
+static int protect_run(struct trap *trap, uint64_t first, uint64_t count)
+{
+	struct mmu *mmu = &soft_behind(trap)->mmu;
+
+	for (uint64_t page = first; page < first + count; page++) {
+		STEP("mmu: protect");
+		mmu->ops->protect(mmu, page);
+	}
+	mmu->ops->flush(mmu);
+	return 0;
+}
+
+static int unprotect_run(struct trap *trap, uint64_t first, uint64_t count)
+{
+	struct mmu *mmu = &soft_behind(trap)->mmu;
+
+	mmu->ops->unprotect(mmu, first, count);
+	return 0;
+}
+
+static const struct trap_ops set_ops = { .protect = protect_run, .unprotect = unprotect_run };
+
+/* Of at most 64 pages: its set is one word, which stands in the state. */
+static void set_init(struct side *side)
+{
+	const struct trap_policy policy = { .is_nested = inside_any };
+
+	if (trap_init(&side->trap, &set_ops, &side->space, &policy) < 0)
+		model_fail("no trap");
+	openset_destroy(&side->trap.open);
+	side->trap.open = (struct openset){
+		.levels = { &side->open_pages },
+		.words = { 1 },
+		.height = 1,
+	};
+	atomic_store(&side->trap.armed, TRAP_ARMED);
+	side->space.mmu = &side->trap.mmu;
+}
+
+/* What registering a trap, and copying ahead, would need. */
+void *sys_alloc(size_t bytes)
+{
+	return NULL;
+}
+
+int sys_map(void *address, size_t length, int protection, int flags, int fd, void **ret_address)
+{
+	return -ENOMEM;
+}
+
+void sys_free(void *memory)
+{
 }
 
 /* --- cuts, as lib/cut.c takes them --- */
@@ -462,6 +529,10 @@ static bool do_word(const char *word)
 	case 'a':
 		ahead(side, digit(word, 1));
 		break;
+	case 'h':
+		if (trap_arm_ahead(&side->trap) < 0)
+			model_fail("arming ahead failed");
+		break;
 	case 'f':
 		discard(side, digit(word, 1));
 		break;
@@ -522,6 +593,8 @@ static void side_init(unsigned index, enum base_kind base, struct snap *source)
 		  world_scenario->pages, base);
 	if (space_init(&side->space, &config) < 0)
 		model_fail("no space");
+	if (world_scenario->set)
+		set_init(side);
 }
 
 /* The preparation up to "|" comes before the branch is made. */
@@ -557,6 +630,7 @@ static void scrub(void)
 		memset(side->space.counters, 0, sizeof(side->space.counters));
 		memset(&side->soft.counts, 0, sizeof(side->soft.counts));
 		side->space.opened_at_cut = 0;
+		side->trap.cost = (struct cost){ 0 };
 		atomic_store(&side->space.freed, 0);
 	}
 	for (unsigned i = 0; i < SNAPS; i++)

@@ -15,6 +15,7 @@
  *   xn       release snapshot n, once it is taken
  *   yn       drop it (the limit's policy): its readers get -ESTALE
  *   kn       roll space 0 back to n: nobody writes meanwhile
+ *   h        arm ahead what is open (with an open set)
  *   ap       keep page p ahead, as the background copier does
  *   v        spill up to two kept pages
  *   m        merge equal kept pages
@@ -44,6 +45,7 @@ struct scenario {
 	bool large;        /* takes long: not in every run of the tests */
 	unsigned pages;    /* of each space */
 	bool trap;         /* the software MMU; else brackets */
+	bool set;          /* it stands behind mmu/trap.c: an open set, arming ahead */
 	bool branch;       /* space 1 is a branch of snapshot 0, which the preparation takes */
 	bool two;          /* space 1 is a region of its own */
 	bool racing;       /* the threads write the same bytes: contents are not judged */
