@@ -364,7 +364,7 @@ int work_call(struct work *work)
 		options.flags = plan.flags;
 		options.depth_max = 3;
 		r = cow_store_compact(work->store, &options, NULL);
-		return r == -ENOSYS ? 0 : r; /* until there is one */
+		return r;
 	case WORK_RESTORE:
 		return call_restore(work);
 	case WORK_REOPEN:
