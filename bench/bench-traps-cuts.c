@@ -32,11 +32,11 @@ static const struct dirt dirts[] = {
 
 /* Each one's worth: on in the first, off in its own. */
 static const struct variant variants[] = {
-	{ "signal", COW_TRAP_SIGNAL, NULL, true },
-	{ "signal cost=off", COW_TRAP_SIGNAL, "cost=off", false },
-	{ "signal blocks=off", COW_TRAP_SIGNAL, "blocks=off", false },
-	{ "thread", COW_TRAP_THREAD, NULL, false },
-	{ "mprotect", COW_TRAP_MPROTECT, NULL, false },
+	{ "signal", COW_TRAP_SIGNAL, NULL, true, 0 },
+	{ "signal cost=off", COW_TRAP_SIGNAL, "cost=off", false, 0 },
+	{ "signal blocks=off", COW_TRAP_SIGNAL, "blocks=off", false, 0 },
+	{ "thread", COW_TRAP_THREAD, NULL, false, 0 },
+	{ "mprotect", COW_TRAP_MPROTECT, NULL, false, 0 },
 };
 
 #define VARIANTS (sizeof(variants) / sizeof(variants[0]))
@@ -312,11 +312,11 @@ static const struct ahead {
 	struct variant variant; /* first */
 	bool by_program;
 } aheads[] = {
-	{ { "signal", COW_TRAP_SIGNAL, NULL, true }, true },
-	{ { "signal armed by the cut", COW_TRAP_SIGNAL, NULL, false }, false },
-	{ { "signal rounds=off", COW_TRAP_SIGNAL, "rounds=off", false }, false },
-	{ { "thread", COW_TRAP_THREAD, NULL, false }, true },
-	{ { "mprotect", COW_TRAP_MPROTECT, NULL, false }, true },
+	{ { "signal", COW_TRAP_SIGNAL, NULL, true, 0 }, true },
+	{ { "signal armed by the cut", COW_TRAP_SIGNAL, NULL, false, 0 }, false },
+	{ { "signal rounds=off", COW_TRAP_SIGNAL, "rounds=off", false, 0 }, false },
+	{ { "thread", COW_TRAP_THREAD, NULL, false, 0 }, true },
+	{ { "mprotect", COW_TRAP_MPROTECT, NULL, false, 0 }, true },
 };
 
 static void *prepare_beside_writer(const struct job *job)
@@ -406,10 +406,10 @@ void bench_cuts_beside_writer(void)
 /* --- huge pages --- */
 
 static const struct variant huge_variants[] = {
-	{ "signal", COW_TRAP_SIGNAL, NULL, true },
-	{ "signal huge=off", COW_TRAP_SIGNAL, "huge=off", false },
-	{ "thread", COW_TRAP_THREAD, NULL, false },
-	{ "mprotect", COW_TRAP_MPROTECT, NULL, false },
+	{ "signal", COW_TRAP_SIGNAL, NULL, true, 0 },
+	{ "signal huge=off", COW_TRAP_SIGNAL, "huge=off", false, 0 },
+	{ "thread", COW_TRAP_THREAD, NULL, false, 0 },
+	{ "mprotect", COW_TRAP_MPROTECT, NULL, false, 0 },
 };
 
 struct huge_state {

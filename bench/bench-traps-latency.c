@@ -27,14 +27,15 @@ struct way {
 };
 
 static const struct way ways[] = {
-	{ { "no snapshot (control)", 0, NULL, true }, WAY_NONE },
-	{ { "fork()", 0, NULL, true }, WAY_FORK },
-	{ { "signal", COW_TRAP_SIGNAL, NULL, true }, WAY_SNAPSHOT },
-	{ { "signal copier=off", COW_TRAP_SIGNAL, "copier=off", true }, WAY_SNAPSHOT },
-	{ { "signal frames=off", COW_TRAP_SIGNAL, "frames=off", false }, WAY_SNAPSHOT },
-	{ { "signal blocks=off", COW_TRAP_SIGNAL, "blocks=off", false }, WAY_SNAPSHOT },
-	{ { "thread", COW_TRAP_THREAD, NULL, true }, WAY_SNAPSHOT },
-	{ { "mprotect", COW_TRAP_MPROTECT, NULL, true }, WAY_SNAPSHOT },
+	{ { "no snapshot (control)", 0, NULL, true, 0 }, WAY_NONE },
+	{ { "fork()", 0, NULL, true, 0 }, WAY_FORK },
+	{ { "signal", COW_TRAP_SIGNAL, NULL, true, 0 }, WAY_SNAPSHOT },
+	{ { "signal copier=on", COW_TRAP_SIGNAL, NULL, true, COW_REGION_COPY_AHEAD },
+	  WAY_SNAPSHOT },
+	{ { "signal frames=off", COW_TRAP_SIGNAL, "frames=off", false, 0 }, WAY_SNAPSHOT },
+	{ { "signal blocks=off", COW_TRAP_SIGNAL, "blocks=off", false, 0 }, WAY_SNAPSHOT },
+	{ { "thread", COW_TRAP_THREAD, NULL, true, 0 }, WAY_SNAPSHOT },
+	{ { "mprotect", COW_TRAP_MPROTECT, NULL, true, 0 }, WAY_SNAPSHOT },
 };
 
 enum { FORK = 1, SIGNAL = 2, WAYS = sizeof(ways) / sizeof(ways[0]) };

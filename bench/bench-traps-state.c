@@ -13,10 +13,10 @@
 #include "bench/cgroup.h"
 
 static const struct variant variants[] = {
-	{ "signal", COW_TRAP_SIGNAL, NULL, true },
-	{ "signal blocks=off", COW_TRAP_SIGNAL, "blocks=off", false },
-	{ "thread", COW_TRAP_THREAD, NULL, false },
-	{ "mprotect", COW_TRAP_MPROTECT, NULL, false },
+	{ "signal", COW_TRAP_SIGNAL, NULL, true, 0 },
+	{ "signal blocks=off", COW_TRAP_SIGNAL, "blocks=off", false, 0 },
+	{ "thread", COW_TRAP_THREAD, NULL, false, 0 },
+	{ "mprotect", COW_TRAP_MPROTECT, NULL, false, 0 },
 };
 
 #define VARIANTS (sizeof(variants) / sizeof(variants[0]))

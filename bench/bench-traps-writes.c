@@ -101,11 +101,11 @@ static void turn_kernel(void *context, double figures[])
 }
 
 static const struct variant write_variants[] = {
-	{ "signal", COW_TRAP_SIGNAL, "copier=off", true },
-	{ "signal blocks=off", COW_TRAP_SIGNAL, "copier=off,blocks=off", false },
-	{ "signal frames=off", COW_TRAP_SIGNAL, "copier=off,frames=off", false },
-	{ "thread", COW_TRAP_THREAD, "copier=off", false },
-	{ "mprotect", COW_TRAP_MPROTECT, "copier=off", false },
+	{ "signal", COW_TRAP_SIGNAL, NULL, true, 0 },
+	{ "signal blocks=off", COW_TRAP_SIGNAL, "blocks=off", false, 0 },
+	{ "signal frames=off", COW_TRAP_SIGNAL, "frames=off", false, 0 },
+	{ "thread", COW_TRAP_THREAD, NULL, false, 0 },
+	{ "mprotect", COW_TRAP_MPROTECT, NULL, false, 0 },
 };
 
 struct write_samples {
@@ -292,10 +292,10 @@ static void turn_set_kernel(void *context, double figures[])
 }
 
 static const struct variant set_variants[] = {
-	{ "signal copier=on", COW_TRAP_SIGNAL, "copier=on", true },
-	{ "signal copier=off", COW_TRAP_SIGNAL, "copier=off", false },
-	{ "thread copier=on", COW_TRAP_THREAD, "copier=on", false },
-	{ "mprotect copier=on", COW_TRAP_MPROTECT, "copier=on", false },
+	{ "signal copier=on", COW_TRAP_SIGNAL, NULL, true, COW_REGION_COPY_AHEAD },
+	{ "signal copier=off", COW_TRAP_SIGNAL, NULL, false, 0 },
+	{ "thread copier=on", COW_TRAP_THREAD, NULL, false, COW_REGION_COPY_AHEAD },
+	{ "mprotect copier=on", COW_TRAP_MPROTECT, NULL, false, COW_REGION_COPY_AHEAD },
 };
 
 static void set_of(const struct variant *variant, size_t size, struct worker *kernel)
@@ -463,9 +463,9 @@ static void open_of(const struct variant *variant, uint32_t flags)
 void bench_open_writes(void)
 {
 	static const struct variant variants[] = {
-		{ "signal", COW_TRAP_SIGNAL, NULL, true },
-		{ "thread", COW_TRAP_THREAD, NULL, false },
-		{ "mprotect", COW_TRAP_MPROTECT, NULL, false },
+		{ "signal", COW_TRAP_SIGNAL, NULL, true, 0 },
+		{ "thread", COW_TRAP_THREAD, NULL, false, 0 },
+		{ "mprotect", COW_TRAP_MPROTECT, NULL, false, 0 },
 	};
 	char name[80];
 

@@ -141,7 +141,7 @@ struct cow_region *job_region(const struct job *job, size_t pool_limit)
 	struct cow_region *region;
 
 	o.trap = job->variant->trap;
-	o.flags = job->flags;
+	o.flags = job->flags | job->variant->flags;
 	o.pool_limit = pool_limit;
 	check_errno(cow_region_new(job->size, &o, &region), "cow_region_new");
 	if (!(job->flags & COW_REGION_HUGE_PAGES))

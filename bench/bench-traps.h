@@ -24,6 +24,7 @@ struct variant {
 	enum cow_trap trap;
 	const char *tune; /* COW_TUNE, see lib/tune.h; NULL: the defaults */
 	bool binds;       /* the bounds are meant for it; it gets all turns */
+	uint32_t flags;   /* COW_REGION_..., beside the job's */
 };
 
 #define FIGURES 24u
