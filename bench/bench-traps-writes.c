@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <time.h>
 
 #include "bench/bench-traps.h"
 
@@ -46,13 +47,30 @@ static double write_all_us(unsigned char *base, const size_t *order, size_t page
 	return (now_us() - start) / (double)pages;
 }
 
-static double first_writes_region(struct cow_region *region, const size_t *order, size_t pages)
+static void sleep_us(unsigned us)
+{
+	struct timespec time = { .tv_nsec = (long)us * 1000 };
+
+	if (us > 0)
+		nanosleep(&time, NULL);
+}
+
+/* The writer begins so long after the cut. */
+static double first_writes_after(struct cow_region *region, const size_t *order, size_t pages,
+				 unsigned pause_us)
 {
 	struct cow_snapshot *snapshot = job_snapshot(region);
-	double us = write_all_us(cow_region_get_base(region), order, pages);
+	double us;
 
+	sleep_us(pause_us);
+	us = write_all_us(cow_region_get_base(region), order, pages);
 	cow_snapshot_unref(snapshot);
 	return us;
+}
+
+static double first_writes_region(struct cow_region *region, const size_t *order, size_t pages)
+{
+	return first_writes_after(region, order, pages, 0);
 }
 
 static void *prepare_region(const struct job *job)
@@ -258,36 +276,57 @@ static void *prepare_set(const struct job *job)
 	return state;
 }
 
-/* figures: of a page, as the writer sees it; CPU of all threads, for each cut. */
+/* When the writer goes on: at once, or when it has done something else first. */
+static const struct pause {
+	const char *name;
+	unsigned us;
+	double bound;
+} pauses[] = {
+	{ "at once", 0, 1 },
+	{ "10 ms after the cut", 10000, 0 },
+};
+
+#define PAUSES 2u
+
+/* figures: for each pause the time of a write, and the CPU of all threads for each cut. */
 static void turn_set(void *context, double figures[])
 {
 	struct write_state *state = context;
 
-	figures[1] = cpu_us(RUSAGE_SELF);
-	for (unsigned i = 0; i < SET_CUTS; i++)
-		figures[0] += first_writes_region(state->region, state->orders[RANDOM],
-						  set_pages(state)) /
-			      SET_CUTS;
-	figures[1] = (cpu_us(RUSAGE_SELF) - figures[1]) / SET_CUTS;
+	for (unsigned p = 0; p < PAUSES; p++) {
+		double *us = &figures[2 * p], *cpu = &figures[2 * p + 1];
+
+		*cpu = cpu_us(RUSAGE_SELF);
+		for (unsigned i = 0; i < SET_CUTS; i++)
+			*us += first_writes_after(state->region, state->orders[RANDOM],
+						  set_pages(state), pauses[p].us) /
+			       SET_CUTS;
+		*cpu = (cpu_us(RUSAGE_SELF) - *cpu) / SET_CUTS;
+	}
+}
+
+static double cpu_with_children_us(void)
+{
+	return cpu_us(RUSAGE_SELF) + cpu_us(RUSAGE_CHILDREN);
 }
 
 static void turn_set_kernel(void *context, double figures[])
 {
 	struct write_state *state = context;
 
-	for (unsigned i = 0; i < SET_CUTS; i++) {
+	for (unsigned i = 0; i < PAUSES * SET_CUTS; i++) {
+		double *us = &figures[2 * (i % PAUSES)], *cpu = us + 1, before;
 		struct held child;
-		double cpu;
 
 		for (size_t page = 0; page < state->pages; page++)
 			state->memory[page * PAGE]++;
-		cpu = cpu_us(RUSAGE_SELF) + cpu_us(RUSAGE_CHILDREN);
+		before = cpu_with_children_us();
 		child = hold_child();
-		figures[0] += write_all_us(state->memory, state->orders[RANDOM], set_pages(state)) /
-			      SET_CUTS;
+		sleep_us(pauses[i % PAUSES].us);
+		*us += write_all_us(state->memory, state->orders[RANDOM], set_pages(state)) /
+		       SET_CUTS;
 		release_child(&child);
-		cpu = cpu_us(RUSAGE_SELF) + cpu_us(RUSAGE_CHILDREN) - cpu;
-		figures[1] += cpu / SET_CUTS;
+		*cpu += (cpu_with_children_us() - before) / SET_CUTS;
 	}
 }
 
@@ -298,6 +337,21 @@ static const struct variant set_variants[] = {
 	{ "mprotect copier=on", COW_TRAP_MPROTECT, NULL, false, COW_REGION_COPY_AHEAD },
 };
 
+struct set_samples {
+	struct samples ours, theirs, ratio;
+};
+
+static void report_set(const char *what, const char *baseline, struct set_samples *samples,
+		       enum bench_bound kind, double bound)
+{
+	bench_result(what, "us", &samples->ours, BOUND_NONE, 0);
+	bench_result(baseline, "us", &samples->theirs, BOUND_NONE, 0);
+	bench_result("  ratio", "", &samples->ratio, kind, bound);
+	samples_free(&samples->ours);
+	samples_free(&samples->theirs);
+	samples_free(&samples->ratio);
+}
+
 static void set_of(const struct variant *variant, size_t size, struct worker *kernel)
 {
 	struct job job = { .variant = variant,
@@ -305,9 +359,9 @@ static void set_of(const struct variant *variant, size_t size, struct worker *ke
 			   .seed = options.seed,
 			   .prepare = prepare_set,
 			   .turn = turn_set };
-	struct samples us[2] = { 0 }, cpu[2] = { 0 }, ratio = { 0 }, cpu_ratio = { 0 };
-	enum bench_bound kind = variant->binds ? AT_MOST : BOUND_NONE;
+	struct set_samples samples[2 * PAUSES] = { 0 };
 	struct worker region;
+	char name[100];
 
 	bench_section("A random %g %% of %zu MiB written again after each cut, %s [fork()]",
 		      SET_SHARE * 100, size / MIB, variant->name);
@@ -318,28 +372,22 @@ static void set_of(const struct variant *variant, size_t size, struct worker *ke
 
 		worker_turn(kernel, theirs);
 		worker_turn(&region, ours);
-		if (turn < 2)
-			continue;
-		samples_add(&us[0], ours[0]);
-		samples_add(&us[1], theirs[0]);
-		samples_add(&cpu[0], ours[1]);
-		samples_add(&cpu[1], theirs[1]);
-		samples_add(&ratio, ours[0] / theirs[0]);
-		samples_add(&cpu_ratio, ours[1] / theirs[1]);
+		for (unsigned i = 0; turn >= 2 && i < 2 * PAUSES; i++) {
+			samples_add(&samples[i].ours, ours[i]);
+			samples_add(&samples[i].theirs, theirs[i]);
+			samples_add(&samples[i].ratio, ours[i] / theirs[i]);
+		}
 	}
 	worker_stop(&region);
-	bench_result("a write, as the writer sees it", "us", &us[0], BOUND_NONE, 0);
-	bench_result("  kernel's COW fault after fork()", "us", &us[1], BOUND_NONE, 0);
-	bench_result("  ratio", "", &ratio, kind, 1);
-	bench_result("CPU of all threads, for each cut", "us", &cpu[0], BOUND_NONE, 0);
-	bench_result("  fork(), the child's end included", "us", &cpu[1], BOUND_NONE, 0);
-	bench_result("  ratio", "", &cpu_ratio, kind, 2);
-	for (unsigned i = 0; i < 2; i++) {
-		samples_free(&us[i]);
-		samples_free(&cpu[i]);
+	for (unsigned p = 0; p < PAUSES; p++) {
+		bool binds = variant->binds && pauses[p].bound > 0;
+
+		snprintf(name, sizeof(name), "a write, %s", pauses[p].name);
+		report_set(name, "  kernel's COW fault after fork()", &samples[2 * p],
+			   binds ? AT_MOST : BOUND_NONE, pauses[p].bound);
+		report_set("CPU of all threads, for each cut", "  fork(), the child's end included",
+			   &samples[2 * p + 1], variant->binds ? AT_MOST : BOUND_NONE, 2);
 	}
-	samples_free(&ratio);
-	samples_free(&cpu_ratio);
 }
 
 void bench_copier(void)
