@@ -357,7 +357,7 @@ int perf_source_start(struct session *session, enum perf_part part)
 	session->perf = output_realloc(NULL, sizeof(*session->perf));
 	*session->perf = (struct perf_source){ .rings = rings_new() };
 	error = open_records(session);
-	if (!error)
+	if (!error && part >= PERF_PART_PROCESSES)
 		error = open_fault_counters(session);
 	if (!error && part >= PERF_PART_TRACEPOINTS)
 		error = open_tracepoints(session);

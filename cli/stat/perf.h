@@ -17,7 +17,8 @@
 
 /* What of it is to be used; each includes those before. */
 enum perf_part {
-	PERF_PART_PROCESSES, /* records of forks, faults in total */
+	PERF_PART_RECORDS,   /* forks, execs, exits: the processes that there are */
+	PERF_PART_PROCESSES, /* and faults in total */
 	PERF_PART_TRACEPOINTS,
 };
 

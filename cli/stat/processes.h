@@ -28,6 +28,7 @@ struct process {
 	uint64_t fork_ns_max;
 	uint64_t delay_ended; /* taskstats: threads that have ended */
 	uint64_t copied_ended;
+	uint64_t minor_ended, major_ended;
 };
 
 struct processes;

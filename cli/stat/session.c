@@ -127,10 +127,15 @@ static int try_taskstats(struct session *session)
 	return error;
 }
 
-/* Taskstats alone knows nobody's children: the records of perf do. */
+/*
+ * Taskstats alone knows nobody's children: the records of perf do. Its counters of faults are used
+ * for the whole system only: else each fork would have to make and to end one of each, for what
+ * taskstats tells, too.
+ */
 static int try_taskstats_alone(struct session *session)
 {
-	int error = perf_source_start(session, PERF_PART_PROCESSES);
+	int error = perf_source_start(session, session->whole_system ? PERF_PART_PROCESSES :
+								       PERF_PART_RECORDS);
 
 	if (!error)
 		error = try_taskstats(session);

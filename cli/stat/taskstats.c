@@ -19,6 +19,7 @@
 #include <linux/taskstats.h>
 
 #include "cli/output.h"
+#include "cli/stat/live.h"
 #include "cli/stat/processes.h"
 #include "cli/stat/tuning.h"
 #include "proc/taskstats.h"
@@ -26,18 +27,21 @@
 #define RECEIVE_BYTES  (16 << 20)
 #define DATAGRAM_BYTES 16384
 #define LOOKS          2
+#define FAULTS         (METRIC_BIT(METRIC_MINOR_FAULTS) | METRIC_BIT(METRIC_MAJOR_FAULTS))
 
 /* The end of a thread. */
 struct ended {
 	uint32_t tgid;
 	unsigned int looks;
 	uint64_t copies, copy_ns;
+	uint64_t minor_faults, major_faults;
 };
 
 struct taskstats_source {
 	int exits, questions;
 	uint16_t family;
 	bool counts_copies; /* nobody better does */
+	bool counts_faults; /* likewise */
 	bool lacks_copies;  /* a record came without them */
 	struct ended *ended;
 	size_t ended_count, ended_room;
@@ -190,6 +194,26 @@ static void set_counts(const struct taskstats_source *source, struct process *pr
 							     process->base.value[METRIC_COPIED]);
 }
 
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+/* Of its whole life; a sum over threads that have ended may lack those that did so before. */
+static void set_faults(const struct taskstats_source *source, struct process *process,
+		       uint64_t minor, uint64_t major)
+{
+	uint64_t *counts = process->counts.value;
+	const uint64_t *base = process->base.value;
+
+	if (!source->counts_faults)
+		return;
+	counts[METRIC_MINOR_FAULTS] = larger(counts[METRIC_MINOR_FAULTS],
+					     minus(minor, base[METRIC_MINOR_FAULTS]));
+	counts[METRIC_MAJOR_FAULTS] = larger(counts[METRIC_MAJOR_FAULTS],
+					     minus(major, base[METRIC_MAJOR_FAULTS]));
+}
+
 static bool apply_ended(struct session *session, const struct ended *ended)
 {
 	struct process *process = processes_of_pid(session->processes, (int)ended->tgid);
@@ -198,7 +222,10 @@ static bool apply_ended(struct session *session, const struct ended *ended)
 		return false;
 	process->copied_ended += ended->copies;
 	process->delay_ended += ended->copy_ns;
+	process->minor_ended += ended->minor_faults;
+	process->major_ended += ended->major_faults;
 	set_counts(session->taskstats, process, process->copied_ended, process->delay_ended);
+	set_faults(session->taskstats, process, process->minor_ended, process->major_ended);
 	return true;
 }
 
@@ -228,9 +255,13 @@ static void take_exit(const struct proc_taskstats *record, void *context)
 		source->ended = output_realloc(source->ended,
 					       source->ended_room * sizeof(struct ended));
 	}
-	source->ended[source->ended_count++] = (struct ended){ .tgid = record->tgid,
-							       .copies = record->copies,
-							       .copy_ns = record->copy_ns };
+	source->ended[source->ended_count++] = (struct ended){
+		.tgid = record->tgid,
+		.copies = record->copies,
+		.copy_ns = record->copy_ns,
+		.minor_faults = record->minor_faults,
+		.major_faults = record->major_faults,
+	};
 }
 
 void taskstats_source_drain(struct session *session)
@@ -259,11 +290,14 @@ void taskstats_source_drain(struct session *session)
 static void ask_all(struct session *session)
 {
 	struct proc_taskstats record;
+	uint64_t minor, major;
 	struct process *process;
 	size_t i;
 
 	for (i = 0; i < processes_count(session->processes); i++) {
 		process = processes_at(session->processes, i);
+		if (!process->ended && live_faults(process->pid, &minor, &major) == 0)
+			set_faults(session->taskstats, process, minor, major);
 		if (process->ended || ask(session->taskstats, process->pid, &record) != 0)
 			continue;
 		/* While threads end their counts may be on the way from one sum to the other. */
@@ -282,6 +316,7 @@ void taskstats_source_read(struct session *session)
 static int set_bases(struct session *session)
 {
 	struct proc_taskstats record;
+	uint64_t minor, major;
 	struct process *process;
 	size_t i;
 	int error;
@@ -293,6 +328,10 @@ static int set_bases(struct session *session)
 			return error;
 		process->base.value[METRIC_COPIED] = record.copies;
 		process->base.value[METRIC_DELAY_NS] = record.copy_ns;
+		if (live_faults(process->pid, &minor, &major) != 0)
+			continue;
+		process->base.value[METRIC_MINOR_FAULTS] = minor;
+		process->base.value[METRIC_MAJOR_FAULTS] = major;
 	}
 	/* Of the system's processes none is known yet; this one shows whether the kernel counts. */
 	return ask(session->taskstats, getpid(), &record);
@@ -328,6 +367,7 @@ int taskstats_source_start(struct session *session)
 		.exits = -1,
 		.questions = -1,
 		.counts_copies = !is_counted(session->counted, METRIC_COPIED),
+		.counts_faults = !is_counted(session->counted, METRIC_MINOR_FAULTS),
 	};
 	error = start(session);
 	if (error) {
@@ -337,6 +377,10 @@ int taskstats_source_start(struct session *session)
 	}
 	session->counted |= METRIC_BIT(METRIC_DELAY_NS) | METRIC_BIT(METRIC_COPIED);
 	session->counted_by_process |= METRIC_BIT(METRIC_DELAY_NS) | METRIC_BIT(METRIC_COPIED);
+	if (session->taskstats->counts_faults) {
+		session->counted |= FAULTS;
+		session->counted_by_process |= FAULTS;
+	}
 	return 0;
 }
 
