@@ -210,9 +210,11 @@ static void choose_save(struct work *work)
 	for (uint64_t i = 0; i < pages; i++)
 		write_page(work, (unsigned)next_random(&work->random, WORK_PAGES));
 	plan.flags = flags[next_random(&work->random, sizeof(flags) / sizeof(flags[0]))];
+	if (work->options.plain)
+		plan.flags = 0;
 	if (work->state.count == 0 || work->options.named)
 		plan.flags &= ~COW_SAVE_KEEP_HEAD;
-	if (next_random(&work->random, 3) == 0)
+	if (next_random(&work->random, 3) == 0 && !work->options.plain)
 		choose_tag(work);
 	cow_snapshot_unref(plan.snapshot);
 	if (cow_region_snapshot(work->region, &plan.snapshot) < 0)
@@ -228,6 +230,8 @@ static bool choose_deletion(struct work *work)
 		struct cow_layer_info info = COW_LAYER_INFO_INIT;
 
 		choose_layer(work);
+		if (work->options.plain)
+			memcpy(plan.id, state->head, sizeof(plan.id));
 		if (is_tagged(state, plan.id))
 			continue;
 		if (cow_store_get_info(work->store, plan.id, &info) < 0)

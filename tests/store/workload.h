@@ -62,6 +62,7 @@ struct work_options {
 	enum cow_trap trap; /* of the region; AUTO stands for EXPLICIT */
 	bool compress;      /* compactions do, half of the time */
 	bool named;         /* each layer that is saved becomes HEAD */
+	bool plain;         /* no tags, nothing in full; it is HEAD that is deleted */
 };
 
 struct work {
