@@ -12,7 +12,7 @@
 # does nothing: Meson reports what it misses.
 set -eu
 
-build="gcc libc6-dev libisal-dev make meson ninja-build pkg-config binutils libsqlite3-dev sqlite3
+build="gcc libc6-dev libisal-dev libzstd-dev make meson ninja-build pkg-config binutils libsqlite3-dev sqlite3
 	libjson-c-dev libjs-chart.js libxxhash-dev scdoc clang libbpf-dev bpftool"
 # Servers that the command is tried on. They are started by the tests alone.
 services="redis-server postgresql nginx-light"

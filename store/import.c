@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Importing: an image that others wrote becomes a layer of its own, on nothing.
+ *
+ * A layer of another store is recognised by its footer, at the end of the guest: what is imported
+ * then is the region, with its address, and not the manifest.
+ */
+#include <string.h>
+
+#include "lib/internal.h"
+#include "store/foreign.h"
+#include "store/index.h"
+#include "store/io.h"
+#include "store/writer.h"
+
+static const struct cow_import_options default_options = COW_IMPORT_OPTIONS_INIT;
+
+struct import {
+	struct cow_store *store;
+	struct cow_import_options options;
+	struct foreign *foreign;
+	struct writer *writer;
+	struct writer_config config;
+	uint64_t counted;     /* the last slice that was, plus one */
+	uint64_t done, total; /* bytes */
+	unsigned char bytes[WRITER_BATCH * CLUSTER];
+};
+
+static int look_for_footer(struct import *import)
+{
+	uint64_t size = foreign_size(import->foreign);
+	unsigned char cluster[CLUSTER];
+	struct footer footer;
+	int r;
+
+	if (size < CLUSTER || size % CLUSTER != 0)
+		return 0;
+	r = foreign_read(import->foreign, size - CLUSTER, cluster, CLUSTER);
+	if (r < 0 || footer_decode(cluster, &footer) < 0 || footer.virtual_size != size)
+		return r;
+	import->config.length = footer.length;
+	import->config.address = footer.address;
+	import->config.page_size = footer.page_size;
+	import->config.time_ns = footer.time_ns;
+	return 0;
+}
+
+/* Calls visit for every run of bytes that may have data, in whole clusters. */
+static int for_each_run(struct import *import,
+			int (*visit)(struct import *import, uint64_t offset, uint64_t length))
+{
+	uint64_t length = import->config.length, at = 0;
+	int r = 0;
+
+	while (r == 0 && at < length && at < foreign_size(import->foreign)) {
+		uint64_t run, end;
+
+		r = foreign_status(import->foreign, at, &run);
+		if (r < 0)
+			return r;
+		end = div_up(at + run, CLUSTER) * CLUSTER;
+		if (r > 0)
+			r = visit(import, at / CLUSTER * CLUSTER,
+				  (end < length ? end : length) - at / CLUSTER * CLUSTER);
+		else if (at % CLUSTER != 0 || run < CLUSTER)
+			r = visit(import, at / CLUSTER * CLUSTER, CLUSTER); /* part of one */
+		else
+			end = (at + run) / CLUSTER * CLUSTER;
+		at = end;
+	}
+	return r;
+}
+
+static int count_run(struct import *import, uint64_t offset, uint64_t length)
+{
+	uint64_t clusters = div_up(length, CLUSTER);
+	uint64_t first = offset / SLICE_BYTES, last = (offset + length - 1) / SLICE_BYTES;
+
+	import->config.clusters_max += clusters;
+	import->config.slices_max += last - first + (first + 1 != import->counted);
+	import->counted = last + 1;
+	import->total += length;
+	return 0;
+}
+
+static bool is_zero(const unsigned char *cluster)
+{
+	return cluster[0] == 0 && memcmp(cluster, cluster + 1, CLUSTER - 1) == 0;
+}
+
+/* Nothing lies below, so that what is zero need not be said. */
+static int write_batch(struct import *import, uint64_t offset, unsigned clusters)
+{
+	const void *bytes[WRITER_BATCH];
+	uint64_t guest[WRITER_BATCH], first;
+	uint32_t crcs[WRITER_BATCH];
+	unsigned count = 0;
+	int r;
+
+	r = foreign_read(import->foreign, offset, import->bytes, clusters * CLUSTER);
+	if (r < 0)
+		return r;
+	for (unsigned i = 0; i < clusters; i++) {
+		const unsigned char *cluster = import->bytes + i * CLUSTER;
+
+		if (is_zero(cluster))
+			continue;
+		guest[count] = offset / CLUSTER + i;
+		bytes[count] = cluster;
+		crcs[count++] = crc32c(cluster, CLUSTER);
+	}
+	return count == 0 ? 0 : writer_write(import->writer, guest, bytes, crcs, count, &first);
+}
+
+static int write_run(struct import *import, uint64_t offset, uint64_t length)
+{
+	int r = 0;
+
+	while (r == 0 && length > 0) {
+		uint64_t some = length < sizeof(import->bytes) ? length : sizeof(import->bytes);
+
+		r = write_batch(import, offset, (unsigned)div_up(some, CLUSTER));
+		offset += some;
+		length -= some;
+		import->done += some;
+		if (r == 0 && import->options.progress &&
+		    import->options.progress(import->done, import->total, import->options.context))
+			r = -ECANCELED;
+	}
+	return r;
+}
+
+static int write_layer(struct import *import)
+{
+	struct footer footer;
+	int r = for_each_run(import, count_run);
+
+	if (r < 0)
+		return r;
+	r = writer_new(import->store, &import->config, &import->writer);
+	if (r < 0)
+		return r;
+	r = for_each_run(import, write_run);
+	if (r < 0) {
+		writer_abort(import->writer);
+		return r;
+	}
+	r = writer_finish(import->writer, &footer);
+	return r < 0 ? r : io_sync_dir(import->store->directory);
+}
+
+static int publish(struct import *import)
+{
+	struct refs refs;
+	int r = refs_copy(&import->store->refs, &refs);
+
+	if (r < 0)
+		return r;
+	refs.head = import->config.id;
+	refs.sequence = import->config.sequence;
+	if (import->options.tag)
+		r = refs_set_tag(&refs, import->options.tag, &import->config.id);
+	if (r < 0) {
+		refs_free(&refs);
+		return r;
+	}
+	return store_commit(import->store, &refs);
+}
+
+static int set_up(struct import *import, const char *path)
+{
+	uint64_t size;
+	int r = foreign_open(path, import->options.format, &import->foreign);
+
+	if (r < 0)
+		return r;
+	size = foreign_size(import->foreign);
+	import->config = (struct writer_config){
+		.sequence = import->store->refs.sequence + 1,
+		.length = div_up(size, CLUSTER) * CLUSTER,
+		.page_size = sys_page_size(),
+		.time_ns = sys_realtime_ns(),
+	};
+	if (size == 0 || size > LENGTH_STORED_MAX) {
+		log_message(LOG_ERR, "libcow: import: %s: it is %s", path,
+			    size == 0 ? "empty" : "longer than 8 TiB");
+		return size == 0 ? -EINVAL : -EFBIG;
+	}
+	r = look_for_footer(import);
+	return r < 0 ? r : id_new(&import->config.id);
+}
+
+static int import_locked(struct import *import, const char *path)
+{
+	char name[LAYER_NAME_LENGTH];
+	int r = set_up(import, path);
+
+	if (r == 0)
+		r = write_layer(import);
+	if (r == 0) {
+		r = publish(import);
+		layer_name(&import->config.id, name);
+		if (r < 0 && !id_equal(&import->store->refs.head, &import->config.id))
+			(void)io_unlink(import->store->directory, name);
+	}
+	foreign_close(import->foreign);
+	return r;
+}
+
+int cow_store_import(struct cow_store *store, const char *path,
+		     const struct cow_import_options *options, char ret_id[COW_ID_LENGTH])
+{
+	struct import *import;
+	int r = 0;
+
+	if (!path)
+		return -EINVAL;
+	import = sys_alloc(sizeof(*import));
+	if (!import)
+		return -ENOMEM;
+	import->store = store;
+	import->options = default_options;
+	if (options)
+		r = options_read(&import->options, sizeof(import->options), sizeof(import->options),
+				 options);
+	if (r == 0 && (import->options.flags != 0 ||
+		       (import->options.tag && !tag_is_valid(import->options.tag))))
+		r = -EINVAL;
+	if (r == 0)
+		r = store_begin(store, true);
+	if (r == 0) {
+		r = import_locked(import, path);
+		store_end(store);
+	}
+	if (r == 0 && ret_id)
+		id_print(&import->config.id, ret_id);
+	sys_free(import);
+	return r;
+}
