@@ -64,7 +64,10 @@ static int scratch_file(int flags)
 
 static void set_up(void)
 {
-	w.region = new_region(PAGES);
+	struct cow_region_options options = explicit_options();
+
+	options.cut_timeout_ns = 60000000000u; /* a machine may be busy */
+	w.region = new_region_with(PAGES, &options);
 	w.base = cow_region_get_base(w.region);
 	w.direct = scratch_file(O_DIRECT);
 	w.file = memfd_create("source", MFD_CLOEXEC);
