@@ -28,19 +28,20 @@ uint64_t bench_fit(const struct bench *bench, uint64_t bytes, unsigned int copie
 void *bench_map(struct bench *bench, size_t bytes, bool huge)
 {
 	const size_t align = 2 * MIB;
-	char *memory = mmap(NULL, bytes + align, PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *whole = mmap(NULL, bytes + align, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *memory;
 	size_t before;
 
-	if (memory == MAP_FAILED) {
+	if (whole == MAP_FAILED) {
 		bench_fail(bench, -errno, "cannot map %zu bytes", bytes);
 		return NULL;
 	}
 	/* A huge page begins at a multiple of its size. */
-	before = (align - (uintptr_t)memory % align) % align;
+	before = (align - (uintptr_t)whole % align) % align;
+	memory = whole + before;
 	if (before)
-		munmap(memory, before);
-	memory += before;
+		munmap(whole, before);
 	if (align - before)
 		munmap(memory + bytes, align - before);
 	/* Where a kernel has none of either, the memory is what it is. */
@@ -116,6 +117,7 @@ static int open_pagemap(pid_t pid)
 
 	snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
+	/* cppcheck-suppress resourceLeak ; it is the result */
 	return fd < 0 ? -errno : fd;
 }
 
@@ -218,7 +220,7 @@ int bench_read_number(const char *path, const char *name, uint64_t *ret_number)
 static uint64_t cgroup_room(const char *mount, char *path, const char *limit_name,
 			    const char *usage_name)
 {
-	uint64_t room = UINT64_MAX, limit, usage;
+	uint64_t room = UINT64_MAX, limit = 0, usage = 0;
 	char file[PATH_MAX];
 	char *slash;
 

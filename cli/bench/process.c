@@ -280,8 +280,10 @@ static void take_all(const int fds[2], struct stream streams[2])
 			if (polled[i].fd >= 0 && polled[i].revents && !take(fds[i], &streams[i]))
 				polled[i].fd = -1;
 	}
-	for (i = 0; i < 2; i++)
+	for (i = 0; i < 2; i++) {
+		streams[i].text = output_realloc(streams[i].text, streams[i].length + 1);
 		streams[i].text[streams[i].length] = '\0';
+	}
 }
 
 static const char *last_line(char *text)

@@ -48,7 +48,7 @@ static void *map_and_unmap(void *context)
 
 static double faults_per_second(size_t count, uint64_t start)
 {
-	return (double)(count * work.bytes / (size_t)getpagesize()) * 1e9 /
+	return (double)(count * work.bytes) / (double)getpagesize() * 1e9 /
 	       (double)bench_lap(start);
 }
 
@@ -135,8 +135,7 @@ static double measure_processes(struct bench *bench, const struct bench_subject 
 		while (pids[i] > 0 && !((volatile uint64_t *)times)[i])
 			usleep(200);
 		if (pids[i] > 0)
-			rate += (double)(work.bytes / (size_t)getpagesize()) * 1e9 /
-				(double)times[i];
+			rate += (double)work.bytes / (double)getpagesize() * 1e9 / (double)times[i];
 	}
 	for (i = 0; i < count; i++)
 		end_idle(pids[i]);

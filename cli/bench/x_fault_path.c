@@ -246,6 +246,7 @@ static void copy_by_library(char *to, const char *from, size_t bytes)
 }
 
 #ifdef __x86_64__
+/* NOLINTNEXTLINE(readability-non-const-parameter): it is written to. */
 static void copy_by_string(char *to, const char *from, size_t bytes)
 {
 	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory");

@@ -293,7 +293,7 @@ static void run(struct bench *bench)
 		    "page-table memory grows with size");
 	bench_check(bench,
 		    bench_median(bench, "tables/largest") >=
-			    (double)(sizes[count - 1].bytes / 512 - sizes[0].bytes / 512),
+			    (double)(sizes[count - 1].bytes - sizes[0].bytes) / 512,
 		    "the child has page tables of its own: 8 bytes for each page");
 	for (i = 0; i < count; i++)
 		for (j = 0; j < FIGURES; j++)

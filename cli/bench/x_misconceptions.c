@@ -93,14 +93,20 @@ static void try_file(struct bench *bench)
 
 	snprintf(path, sizeof(path), "%s/file", bench->directory);
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (fd < 0 || ftruncate(fd, (off_t)work.bytes) < 0) {
+	if (fd < 0) {
 		bench_fail(bench, -errno, "cannot make a file");
+		return;
+	}
+	if (ftruncate(fd, (off_t)work.bytes) < 0) {
+		bench_fail(bench, -errno, "cannot make a file");
+		close(fd);
 		return;
 	}
 	private = mmap(NULL, work.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
 	shared = mmap(NULL, work.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (private == MAP_FAILED || shared == MAP_FAILED) {
 		bench_fail(bench, -errno, "cannot map a file");
+		close(fd);
 		return;
 	}
 	write_pages(shared, work.bytes);

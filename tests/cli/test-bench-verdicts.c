@@ -236,8 +236,11 @@ static const char *judge(const struct given *given, bool agreeing)
 	const char *name, *reason;
 	const struct fed *row;
 
-	if (!ok(bench.experiment, "there is an experiment %s", given->name))
+	if (!bench.experiment) {
+		ok(false, "there is no experiment %s", given->name);
+		bench_result_free(bench.result);
 		return NULL;
+	}
 	for (row = given->rows; row->key; row++) {
 		double value = agreeing ? row->agreeing : row->contradicting;
 
