@@ -169,6 +169,7 @@ static void *prepare_latency(const struct job *job)
 	}
 	writer->pages = job->size / PAGE;
 	writer->random = job->seed;
+	back_memory(job->size / 2);
 	return state;
 }
 

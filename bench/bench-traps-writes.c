@@ -87,9 +87,11 @@ static void turn_region(void *context, double figures[])
 	struct write_state *state = context;
 
 	for (unsigned o = 0; o < ORDERS; o++) {
-		struct cow_region *fresh = job_region(&state->job, 0);
+		struct cow_region *fresh;
 
 		figures[2 * o] = first_writes_region(state->region, state->orders[o], state->pages);
+		back_memory(5 * state->job.size / 2);
+		fresh = job_region(&state->job, 0);
 		figures[2 * o + 1] = first_writes_region(fresh, state->orders[o], state->pages);
 		cow_region_free(fresh);
 	}
@@ -112,6 +114,7 @@ static void turn_kernel(void *context, double figures[])
 
 		for (size_t page = 0; page < state->pages; page++)
 			state->memory[page * PAGE]++;
+		back_memory(state->job.size);
 		child = hold_child();
 		figures[i] = write_all_us(state->memory, state->orders[i / 2], state->pages);
 		release_child(&child);

@@ -179,6 +179,16 @@ double last_cut_us(struct cow_region *region)
 	return (double)stats.cut_ns_last / 1e3;
 }
 
+void back_memory(size_t bytes)
+{
+	unsigned char *memory = plain_memory(bytes);
+
+	madvise(memory, bytes, MADV_HUGEPAGE);
+	for (size_t at = 0; at < bytes; at += PAGE)
+		memory[at] = 1;
+	munmap(memory, bytes);
+}
+
 struct held hold_child(void)
 {
 	struct held held;
