@@ -8,8 +8,8 @@
  *	'i'  an image to import (qcow2, or whatever else)
  *
  * Everything that reads is called. A call that fails says so by one of the errnos that are
- * documented; nothing crashes, reads past its buffers, or runs for long. A layer that verifies can be
- * restored and read.
+ * documented; nothing crashes, reads past its buffers, or runs for long. (Verification is of bytes
+ * against checksums: who forges these can make a layer that verifies and cannot be restored.)
  */
 #include <assert.h>
 #include <errno.h>
@@ -193,8 +193,7 @@ static int read_region(struct cow_region *region)
 	return r == 0 ? cow_region_read(region, length / 2, buffer, some / 2) : r;
 }
 
-/* verified: all is said to be well. */
-static void restore(struct cow_store *store, enum cow_verify verify, bool verified)
+static void restore(struct cow_store *store, enum cow_verify verify)
 {
 	struct cow_restore_options options = COW_RESTORE_OPTIONS_INIT;
 	struct cow_region *region;
@@ -204,10 +203,9 @@ static void restore(struct cow_store *store, enum cow_verify verify, bool verifi
 	options.verify = verify;
 	r = check(cow_store_restore(store, ID, &options, &region));
 	if (r == 0) {
-		r = check(read_region(region));
+		check(read_region(region));
 		cow_region_free(region);
 	}
-	assert(!verified || r == 0 || r == -ENOMEM);
 }
 
 static void read_store(void)
@@ -233,8 +231,8 @@ static void read_store(void)
 		check(cow_store_diff(store, ID, ID, count_range, NULL));
 		unlink(exported);
 		check(cow_store_export(store, ID, exported, NULL, NULL));
-		restore(store, COW_VERIFY_NONE, good);
-		restore(store, COW_VERIFY_EAGER, good);
+		restore(store, COW_VERIFY_NONE);
+		restore(store, COW_VERIFY_EAGER);
 	}
 	cow_store_close(store);
 }
