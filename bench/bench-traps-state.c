@@ -39,6 +39,7 @@ struct rollback_state {
 
 static void write_pages(const struct rollback_state *state, uint64_t seed)
 {
+	check(state->pages > 0, "no pages");
 	for (unsigned i = 0; i < DIRTY_PAGES; i++)
 		state->base[random_next(&seed) % state->pages * PAGE]++;
 }
@@ -115,9 +116,11 @@ static void turn_children(void *context, double figures[])
 {
 	struct rollback_state *state = context;
 
-	for (unsigned i = 0; i < CYCLES / 10; i++) {
-		figures[0] += child_us(state, state->seed + i) / (CYCLES / 10);
-		figures[1] += child_us(state, state->seed + i) / (CYCLES / 10);
+	unsigned count = CYCLES / 10;
+
+	for (unsigned i = 0; i < count; i++) {
+		figures[0] += child_us(state, state->seed + i) / count;
+		figures[1] += child_us(state, state->seed + i) / count;
 	}
 }
 

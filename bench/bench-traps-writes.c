@@ -431,7 +431,7 @@ static double write_open_ns(unsigned char *base, size_t size, uint64_t seed)
 
 static void *prepare_open(const struct job *job)
 {
-	struct job *own = malloc(sizeof(*own));
+	struct job *own = calloc(1, sizeof(*own));
 
 	check(own, "out of memory");
 	*own = *job;

@@ -70,7 +70,14 @@ double now_us(void);
 uint64_t random_next(uint64_t *state);
 void *plain_memory(size_t bytes); /* 4 KiB pages, not yet touched */
 uint64_t pss_bytes(void);         /* of this process */
-void check(bool holds, const char *what);
+_Noreturn void bench_fail(const char *what);
+
+static inline void check(bool holds, const char *what)
+{
+	if (!holds)
+		bench_fail(what);
+}
+
 void check_errno(int r, const char *what);
 
 #endif
