@@ -31,9 +31,11 @@ static gid_t group_id;
 
 static bool choose_user(const char *user)
 {
+	/* cppcheck-suppress getpwnamCalled ; an experiment has one thread */
 	const struct passwd *entry = getpwnam(user);
 
 	if (!entry)
+		/* cppcheck-suppress getpwnamCalled ; likewise */
 		entry = getpwnam("nobody");
 	if (!entry)
 		return false;

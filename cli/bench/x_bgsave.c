@@ -242,8 +242,9 @@ static void run(struct bench *bench)
 	run_load(bench, bytes);
 	if (!bench_over(bench))
 		bgsave_by_redis(bench, bench->scale == BENCH_QUICK ? bytes / 2 : bytes);
+	/* What a process needs beside its data has to be little beside it. */
 	if (!bench_over(bench))
-		run_short(bench, bytes);
+		run_short(bench, bytes < 48 * MIB ? 48 * MIB : bytes);
 }
 
 /* --- judging --- */

@@ -246,6 +246,20 @@ row, total = rows("merged2/changed")
 same(row["changed"]["overlay"]["metadata_only_files"], 1, "metadata only")
 same(extents("merged2/changed"), extents("lower/changed"), "its data is below")
 
+# A layer of data alone: a lower file names the one there that has its content (Linux 6.5).
+for name in "data", "named", "upper3", "work3", "merged3":
+    os.mkdir(name)
+write("data/blob", 128 << 10)
+with open("named/file", "wb") as file:
+    file.truncate(128 << 10)
+os.setxattr("named/file", "trusted.overlay.metacopy", b"")
+os.setxattr("named/file", "trusted.overlay.redirect", b"/blob")
+if subprocess.run(["mount", "-t", "overlay", "overlay", "-o",
+                   f"lowerdir={base}/named::{base}/data,upperdir={base}/upper3,"
+                   f"workdir={base}/work3,metacopy=on,redirect_dir=on", "merged3"]).returncode == 0:
+    same(open("merged3/file", "rb").read(), open("data/blob", "rb").read(), "the kernel finds it")
+    same(extents("merged3/file"), extents("data/blob"), "so does cow file")
+
 # A bind mount of a part of it.
 os.mkdir("part")
 run("mount", "--bind", "merged/e", "part")
