@@ -69,7 +69,9 @@ static int sweep_name(const char *name, void *context)
 		sweep->found_layer = true;
 	if (!has_suffix(name, NEW_SUFFIX) || sweep->store->read_only)
 		return 0;
-	snprintf(layer, sizeof(layer), "%.*s", (int)(strlen(name) - strlen(NEW_SUFFIX)), name);
+	snprintf(layer, sizeof(layer), "%s", name);
+	if (strlen(name) - strlen(NEW_SUFFIX) < sizeof(layer))
+		layer[strlen(name) - strlen(NEW_SUFFIX)] = '\0';
 	if (strcmp(name, NAME_HEAD_NEW) != 0 && !layer_name_parse(layer, &id))
 		return 0;
 	return io_unlink(sweep->store->directory, name);
