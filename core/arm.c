@@ -32,6 +32,28 @@ void space_settle(struct space *space, uint64_t page, bool armed)
 			  PAGE_PRESENT | (armed && !MUTANT("armed-unsaid") ? PAGE_ARMED : 0)));
 }
 
+uint64_t space_claim_armed(struct space *space, uint64_t page)
+{
+	struct entry *entry = table_find(&space->table, page);
+	uint64_t epoch = atomic_load_explicit(&space->epoch, memory_order_relaxed);
+	uint64_t state = entry ? atomic_load_explicit(&entry->state, memory_order_acquire) : 0;
+	bool armed = state_epoch(state) < epoch || (state & PAGE_ARMED);
+
+	if (!armed || (state & (PAGE_BUSY | PAGE_PRESENT)) != PAGE_PRESENT)
+		return 0;
+	STEP("arm: claim a gap");
+	return atomic_compare_exchange_strong_explicit(&entry->state, &state, state | PAGE_BUSY,
+						       memory_order_acq_rel,
+						       memory_order_relaxed) ?
+		       state :
+		       0;
+}
+
+void space_let_go(struct space *space, uint64_t page, uint64_t state)
+{
+	settle(table_find(&space->table, page), state);
+}
+
 int space_discover(struct space *space, uint64_t page, bool armed)
 {
 	uint64_t epoch = atomic_load_explicit(&space->epoch, memory_order_relaxed);

@@ -166,7 +166,11 @@ void forget(struct space *space, uint64_t page);
 
 /* Makes an open page BUSY, so that its writers wait; false: it is not open, or somebody else's. */
 bool space_claim_open(struct space *space, uint64_t page);
-/* Ends that: armed, or open as it was. */
+/* Makes an armed page BUSY, so that nobody opens it; 0: it is none, or somebody else's. Ended by
+ * space_let_go() with what this returned. */
+uint64_t space_claim_armed(struct space *space, uint64_t page);
+void space_let_go(struct space *space, uint64_t page, uint64_t state);
+/* Ends space_claim_open(): armed, or open as it was. */
 void space_settle(struct space *space, uint64_t page, bool armed);
 /* Says of a page that nothing is known of that it has content, written in this epoch. 1: it is
  * known now; 0: it was; or -ENOMEM. */

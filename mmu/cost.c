@@ -5,21 +5,11 @@
 
 #define REPEATS 12u
 
-/* Who goes on after a flush pays for it: reads a word of each of the pages that no call changes. */
-static void use_translations(const void *memory, size_t page_size)
-{
-	const volatile unsigned char *bytes = memory;
-
-	for (unsigned i = COST_CHANGED; i < COST_PAGES; i++)
-		(void)bytes[i * page_size];
-}
-
 /* The fastest of several: what disturbs a call only makes it longer. */
 static bool time_change(void *memory, size_t page_size, unsigned pages, cost_change_fn change,
 			void *context, double *ret_ns)
 {
 	size_t bytes = pages * page_size;
-
 	uint64_t best = UINT64_MAX;
 
 	for (unsigned i = 0; i < REPEATS; i++) {
@@ -27,7 +17,6 @@ static bool time_change(void *memory, size_t page_size, unsigned pages, cost_cha
 
 		if (change(context, memory, bytes, true) < 0)
 			return false;
-		use_translations(memory, page_size);
 		taken = host_now() - start;
 		if (taken < best)
 			best = taken;
@@ -54,12 +43,12 @@ static void fit(double few, double few_ns, double many, double many_ns, double *
  * long sweep has them fetched ahead. Measured with 1 % of 2 GiB written at random: with the price of
  * what is in the cache too much is joined, and the cut takes half as long again. */
 #define COLD  4.0
-#define SWEEP 1.25
+#define SWEEP 2.0
 
 void cost_measure(struct cost *cost, void *memory, size_t page_size, cost_change_fn change,
 		  void *context)
 {
-	static const unsigned at[] = { 1, 16, 34, COST_CHANGED };
+	static const unsigned at[] = { 1, 16, 34, COST_PAGES };
 	double ns[4];
 
 	for (unsigned i = 0; i < 4; i++)
@@ -109,9 +98,11 @@ uint64_t cost_widened(const struct cost *cost, uint64_t pages)
 
 /* Half of what is new: a few cuts follow a change, one disturbed cut does not last. Page tables that
  * are not in the cache make a call up to half as long again; only what is beyond that is the
- * call's. */
-#define FEW_CALLS 8u
-#define SLACK     1.5
+ * call's. And other processes take their time from a cut, too, which is no reason to cover more:
+ * hence the cap, at a little more than an interrupt was seen to cost. */
+#define FEW_CALLS  8u
+#define SLACK      1.5
+#define MOST_EXTRA 2500.0
 
 void cost_learn(struct cost *cost, uint64_t calls, double expected_ns, double taken_ns)
 {
@@ -120,5 +111,7 @@ void cost_learn(struct cost *cost, uint64_t calls, double expected_ns, double ta
 	if (calls < FEW_CALLS)
 		return;
 	more = cost->extra + (taken_ns - SLACK * expected_ns) / (double)calls;
+	if (more > MOST_EXTRA)
+		more = MOST_EXTRA;
 	cost->extra = (cost->extra + (more > 0 ? more : 0)) / 2;
 }

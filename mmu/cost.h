@@ -4,11 +4,10 @@
  * ones that cover pages which are protected already.
  *
  * A call has a price of its own, each page one more, and then translations are flushed: page by
- * page in short runs, all at once in long ones (x86: from 34 pages on). So a run of 16 pages costs
- * twice as much as one of 34, and a short run is worth widening. What the thread pays afterwards, when
- * it misses the translations that were flushed, counts as part of the call. Measured when the first trap of a
- * process starts; where other threads run, each call also interrupts their processors, which shows
- * in the cuts themselves and is learned from them.
+ * page in short runs, all at once in long ones (x86: from 34 pages on). So a run of 30 pages costs
+ * more than one of 34, and is worth widening. Measured when the first trap of a process starts;
+ * where other threads run, each call also interrupts their processors, which shows in the cuts
+ * themselves and is learned from them.
  */
 #ifndef COW_MMU_COST_H
 #define COW_MMU_COST_H
@@ -28,8 +27,7 @@ struct cost {                        /* nanoseconds */
 /* Protects or opens pages of the memory that cost_measure() was given. */
 typedef int (*cost_change_fn)(void *context, void *address, size_t bytes, bool protect);
 
-#define COST_CHANGED 128u                 /* that much of it is changed, */
-#define COST_PAGES   (COST_CHANGED + 32u) /* and so much needed */
+#define COST_PAGES 128u /* that much of it */
 
 /* Without a measurement: what was seen on a virtual machine of 2025. */
 #define COST_INIT                        \

@@ -139,18 +139,27 @@ static int start(struct trap *trap)
 #endif
 
 /* Pages that this thread holds BUSY while the kernel arms them: who writes one meanwhile waits for
- * it. Only those: a page in a gap may be opened by its writer just now. */
+ * it. Only those: any other page may be opened by its writer just now. */
 struct arming {
-	uint64_t pages[ARM_BATCH];
+	struct {
+		uint64_t page;
+		uint64_t gap; /* what it was, of one that was armed already; 0: it was open */
+	} pages[ARM_BATCH];
 	unsigned count;
 };
 
 static void settle_claimed(struct trap *trap, const struct arming *arming, int error)
 {
 	for (unsigned i = 0; i < arming->count; i++) {
+		uint64_t page = arming->pages[i].page;
+
+		if (arming->pages[i].gap) {
+			space_let_go(trap->space, page, arming->pages[i].gap);
+			continue;
+		}
 		if (error)
-			openset_add(&trap->open, arming->pages[i]);
-		space_settle(trap->space, arming->pages[i], error == 0);
+			openset_add(&trap->open, page);
+		space_settle(trap->space, page, error == 0);
 	}
 }
 
@@ -164,8 +173,8 @@ static int arm_claimed(struct trap *trap, struct arming *arming)
 	for (unsigned i = 0; i < arming->count; i++) {
 		STEP("arm: remove");
 		if (!MUTANT("arm-removes-late"))
-			openset_remove(&trap->open, arming->pages[i]);
-		runs_add(&runs, arming->pages[i]);
+			openset_remove(&trap->open, arming->pages[i].page);
+		runs_add(&runs, arming->pages[i].page);
 	}
 	STEP("arm: protect");
 	runs_end(&runs);
@@ -173,7 +182,7 @@ static int arm_claimed(struct trap *trap, struct arming *arming)
 		settle_claimed(trap, arming, runs.error);
 	for (unsigned i = 0; i < arming->count && MUTANT("arm-removes-late"); i++) {
 		STEP("arm: remove late");
-		openset_remove(&trap->open, arming->pages[i]);
+		openset_remove(&trap->open, arming->pages[i].page);
 	}
 	if (runs.error)
 		atomic_store(&trap->refused, 1);
@@ -182,16 +191,28 @@ static int arm_claimed(struct trap *trap, struct arming *arming)
 	return runs.error;
 }
 
+/* From so many open pages in a word on, what is between them is armed with them. */
+#define DENSE 3
+
+static void claim(struct trap *trap, struct arming *arming, uint64_t page, bool open)
+{
+	uint64_t gap = open ? 0 : space_claim_armed(trap->space, page);
+
+	if (open ? space_claim_open(trap->space, page) : gap != 0) {
+		arming->pages[arming->count].page = page;
+		arming->pages[arming->count++].gap = gap;
+	}
+}
+
 static int arm_word(struct trap *trap, struct arming *arming, uint64_t word, uint64_t bits)
 {
+	bool gaps = __builtin_popcountll(bits) >= DENSE && !trap->exact;
+	unsigned first = (unsigned)__builtin_ctzll(bits), last = 63 - (unsigned)__builtin_clzll(bits);
 	int r = 0;
 
-	for (; bits; bits &= bits - 1) {
-		uint64_t page = word * 64 + (uint64_t)__builtin_ctzll(bits);
-
-		if (space_claim_open(trap->space, page))
-			arming->pages[arming->count++] = page;
-	}
+	for (unsigned i = first; i <= last; i++)
+		if (gaps || (bits >> i & 1))
+			claim(trap, arming, word * 64 + i, bits >> i & 1);
 	if (arming->count > ARM_BATCH - 64)
 		r = arm_claimed(trap, arming);
 	return r;
@@ -259,13 +280,19 @@ static bool has_many_open(struct trap *trap)
 	return false;
 }
 
+/* Under the thread trap writers are served by others, so it is not known who they are. */
+static bool others_write(const struct trap *trap, uint32_t writers)
+{
+	return writers == UINT32_MAX ? !sys_is_alone() : (writers & ~(1u << host_shard())) != 0;
+}
+
 /* Where only this thread writes, arming first would take it longer, and stall nobody less. */
 int trap_prepare_cut(struct trap *trap)
 {
 	uint32_t writers = atomic_exchange_explicit(&trap->writers, 0, memory_order_relaxed);
 	int r = start(trap);
 
-	if (r == 0 && trap->rounds && (writers & ~(1u << host_shard())) && has_many_open(trap))
+	if (r == 0 && trap->rounds && others_write(trap, writers) && has_many_open(trap))
 		r = trap_arm_ahead(trap);
 	return r;
 }
@@ -327,11 +354,11 @@ int trap_prepare(struct trap *trap, uint64_t page)
 	return r < 0 ? r : 0;
 }
 
-static void note_writer(struct trap *trap)
+static void note_writer(struct trap *trap, bool is_this)
 {
-	uint32_t bit = 1u << host_shard();
+	uint32_t bit = is_this ? 1u << host_shard() : UINT32_MAX;
 
-	if (!(atomic_load_explicit(&trap->writers, memory_order_relaxed) & bit))
+	if ((atomic_load_explicit(&trap->writers, memory_order_relaxed) & bit) != bit)
 		atomic_fetch_or_explicit(&trap->writers, bit, memory_order_relaxed);
 }
 
@@ -371,7 +398,7 @@ static int try_until_done(struct trap *trap, uintptr_t address, bool nested, boo
 
 	if (!trap_has_started(trap))
 		return 0; /* it came to nothing: plain memory again */
-	note_writer(trap);
+	note_writer(trap, may_wait);
 	for (;;) {
 		r = attempt(trap, address, nested, may_wait, deadline_ns);
 		if (r == 1)

@@ -73,7 +73,7 @@ struct trap {
 	struct lock arm_lock;     /* who holds it sees no page armed ahead */
 	_Atomic uint32_t refused; /* since the last cut the kernel refused to open a page */
 	struct lock start_lock;   /* guards the start */
-	_Atomic uint32_t writers; /* shards of the threads that trapped since the last cut */
+	_Atomic uint32_t writers; /* shards of the threads that trapped since the last cut; all: who knows */
 	struct cost cost;         /* of protecting; under the cut mutex once started */
 	bool exact;               /* a cut makes no use of the cost */
 	bool rounds;              /* a cut arms ahead where other threads write */

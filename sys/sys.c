@@ -10,6 +10,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -680,16 +681,53 @@ void sys_signals_restore(const sigset_t *before)
 	pthread_sigmask(SIG_SETMASK, before, NULL);
 }
 
+/* The library's own, counted so that the program's can be told. */
+static _Atomic unsigned own_threads;
+
+struct thread_start {
+	void *(*run)(void *);
+	void *context;
+};
+
+static void *run_thread(void *context)
+{
+	struct thread_start start = *(struct thread_start *)context;
+	void *result;
+
+	sys_free(context);
+	result = start.run(start.context);
+	own_threads--;
+	return result;
+}
+
+/* The directory has a link from each of its own. */
+bool sys_is_alone(void)
+{
+	struct stat tasks;
+
+	return stat("/proc/self/task", &tasks) == 0 && tasks.st_nlink == 3 + own_threads;
+}
+
 int sys_thread_start(pthread_t *ret_thread, void *(*run)(void *), void *context)
 {
 	int r = injected(SYS_CALL_THREAD);
+	struct thread_start *start;
 	sigset_t all, before;
 
 	if (r < 0)
 		return r;
+	start = sys_alloc(sizeof(*start));
+	if (!start)
+		return -ENOMEM;
+	*start = (struct thread_start){ run, context };
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, &before);
-	r = -pthread_create(ret_thread, NULL, run, context);
+	own_threads++;
+	r = -pthread_create(ret_thread, NULL, run_thread, start);
+	if (r < 0) {
+		own_threads--;
+		sys_free(start);
+	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return r;
 }

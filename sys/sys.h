@@ -153,6 +153,9 @@ int sys_at_fork_child(void (*function)(void));
 void sys_signals_block(sigset_t *ret_before);
 void sys_signals_restore(const sigset_t *before);
 
+/* Whether the program has no thread but this one; the library's own do not count. */
+bool sys_is_alone(void);
+
 /* A thread with all signals blocked. */
 int sys_thread_start(pthread_t *ret_thread, void *(*run)(void *), void *context);
 

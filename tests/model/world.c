@@ -210,6 +210,11 @@ void sys_free(void *memory)
 {
 }
 
+bool sys_is_alone(void)
+{
+	return false;
+}
+
 /* --- cuts, as lib/cut.c takes them --- */
 
 static bool seal_all(unsigned first, unsigned end)
