@@ -64,16 +64,18 @@ static bool seal_all(struct cow_region *const regions[], size_t count)
 	return sealed;
 }
 
-/* Mostly nobody is inside. */
+/* Mostly nobody is inside. After the deadline they are looked at once more: the machine may have
+ * stood still, and the writers with it. */
 static int close_gates(struct cow_region *const regions[], size_t count)
 {
 	uint64_t deadline_ns = 0;
 
 	while (!seal_all(regions, count)) {
+		if (deadline_ns != 0 && host_now() >= deadline_ns)
+			return -ETIMEDOUT;
 		if (deadline_ns == 0)
 			deadline_ns = deadline_after(longest_timeout(regions, count));
-		if (!drain_all(regions, count, deadline_ns) || host_now() >= deadline_ns)
-			return -ETIMEDOUT;
+		(void)drain_all(regions, count, deadline_ns);
 	}
 	return 0;
 }
