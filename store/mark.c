@@ -8,12 +8,14 @@ struct marks {
 	struct layer_id store;
 	struct mark *marks; /* in order of their epochs */
 	size_t count, room;
+	struct known *known;
 };
 
 static void marks_free(struct attachment *attachment)
 {
 	struct marks *marks = (struct marks *)(void *)attachment;
 
+	known_free(marks->known);
 	sys_free(marks->marks);
 	sys_free(marks);
 }
@@ -100,4 +102,13 @@ int mark_add(struct cow_region *region, const struct layer_id *store, const stru
 	marks->marks[at] = *mark;
 	marks->count++;
 	return 0;
+}
+
+struct known *mark_known(struct cow_region *region, const struct layer_id *store)
+{
+	struct marks *marks = find_marks(region, store) ?: make_marks(region, store);
+
+	if (marks && !marks->known)
+		(void)known_new(region->length, &marks->known);
+	return marks ? marks->known : NULL;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <string.h>
 
+#include "store/layer.h"
 #include "store/pipe.h"
 
 #define BATCHES     3u
@@ -20,6 +21,8 @@ struct batch {
 };
 
 struct pipe {
+	struct pipe_config config;
+	struct chain *parent; /* opened when it is needed */
 	struct cow_snapshot *snapshot;
 	bool consume;
 	unsigned char *mending; /* a page, of whoever writes */
@@ -186,6 +189,48 @@ static bool add_borrowed(struct pipe *pipe, uint64_t page)
 	return bytes && (!add_page(pipe, page, bytes, state) || snap_is_intact(snap, page, state));
 }
 
+/* The page that was added last, by the checksums: as it was when it was saved before? */
+static bool looks_known(struct pipe *pipe)
+{
+	const struct batch *batch = &pipe->batches[pipe->reading];
+	bool same = true;
+
+	if (!pipe->config.known)
+		return false;
+	for (unsigned i = batch->count; i < batch->count + pipe->per_page; i++)
+		same &= known_swap(pipe->config.known, batch->guest[i],
+				   batch->bytes[i] ? batch->crcs[i] : crc32c_of_zero_cluster());
+	return same && pipe->config.parent;
+}
+
+static bool reads_as_parent(struct pipe *pipe, unsigned at)
+{
+	const struct batch *batch = &pipe->batches[pipe->reading];
+	unsigned char cluster[CLUSTER];
+
+	if (chain_read(pipe->parent, batch->guest[at] * CLUSTER, cluster, CLUSTER, true) < 0)
+		return false;
+	return batch->bytes[at] ? memcmp(cluster, batch->bytes[at], CLUSTER) == 0 :
+				  is_zero(cluster);
+}
+
+/* In full, and from what the snapshot has: then it need not be written. */
+static bool is_unchanged(struct pipe *pipe, uint64_t page)
+{
+	const struct batch *batch = &pipe->batches[pipe->reading];
+	unsigned at = batch->count;
+
+	if (!looks_known(pipe))
+		return false;
+	if (!pipe->parent && chain_open(pipe->config.store, pipe->config.parent, &pipe->parent) < 0)
+		return false;
+	for (unsigned i = 0; i < pipe->per_page; i++)
+		if (!reads_as_parent(pipe, at + i))
+			return false;
+	return batch->states[at] == 0 ||
+	       snap_is_intact(&pipe->snapshot->snap, page, batch->states[at]);
+}
+
 int pipe_put(struct pipe *pipe, uint64_t page)
 {
 	struct batch *batch = &pipe->batches[pipe->reading];
@@ -205,7 +250,8 @@ int pipe_put(struct pipe *pipe, uint64_t page)
 			return r;
 		add_page(pipe, page, copy, 0);
 	}
-	batch->count += pipe->per_page;
+	if (!is_unchanged(pipe, page))
+		batch->count += pipe->per_page;
 	return 0;
 }
 
@@ -237,24 +283,26 @@ void pipe_free(struct pipe *pipe)
 	}
 	for (unsigned i = 0; i < BATCHES; i++)
 		sys_free(pipe->batches[i].copies);
+	chain_close(pipe->parent);
 	sys_free(pipe->mending);
 	pthread_mutex_destroy(&pipe->mutex);
 	pthread_cond_destroy(&pipe->changed);
 	sys_free(pipe);
 }
 
-int pipe_new(struct cow_snapshot *snapshot, struct writer *writer, uint64_t pages, bool consume,
-	     struct pipe **ret_pipe)
+int pipe_new(const struct pipe_config *config, struct pipe **ret_pipe)
 {
 	struct pipe *pipe = sys_alloc(sizeof(*pipe));
+	uint64_t pages = config->pages;
 	int r = 0;
 
 	if (!pipe)
 		return -ENOMEM;
-	pipe->snapshot = snapshot;
-	pipe->writer = writer;
-	pipe->consume = consume;
-	pipe->space = &snapshot->region->space;
+	pipe->config = *config;
+	pipe->snapshot = config->snapshot;
+	pipe->writer = config->writer;
+	pipe->consume = config->consume;
+	pipe->space = &config->snapshot->region->space;
 	pipe->per_page = (unsigned)(space_page_size(pipe->space) / CLUSTER);
 	pthread_mutex_init(&pipe->mutex, NULL);
 	pthread_cond_init(&pipe->changed, NULL);

@@ -12,13 +12,22 @@
 #define COW_STORE_PIPE_H
 
 #include "lib/internal.h"
+#include "store/known.h"
 #include "store/writer.h"
 
 struct pipe;
 
-/* consume: between consume_begin() and consume_end(). */
-int pipe_new(struct cow_snapshot *snapshot, struct writer *writer, uint64_t pages, bool consume,
-	     struct pipe **ret_pipe);
+struct pipe_config {
+	struct cow_snapshot *snapshot;
+	struct writer *writer;
+	uint64_t pages;      /* how many will come, about */
+	bool consume;        /* between consume_begin() and consume_end() */
+	struct known *known; /* NULL: none */
+	struct cow_store *store;
+	const struct layer_id *parent; /* NULL: none. What reads as there is left out */
+};
+
+int pipe_new(const struct pipe_config *config, struct pipe **ret_pipe);
 /* Pages in ascending order. An error of the writing thread shows at one of the next calls. */
 int pipe_put(struct pipe *pipe, uint64_t page);
 /* Waits until everything is written. */

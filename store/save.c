@@ -122,11 +122,20 @@ static int write_pages(struct save *save)
 static int write_layer(struct save *save, const struct layer_id *id)
 {
 	struct writer_config config = config_of(save, id);
+	struct pipe_config pipe_config = {
+		.snapshot = save->snapshot,
+		.pages = save->set.count,
+		.consume = save->consuming,
+		.known = mark_known(save->snapshot->region, &save->store->refs.store),
+		.store = save->store,
+		.parent = save->incremental ? &save->parent.id : NULL,
+	};
 	int r = writer_new(save->store, &config, &save->writer);
 
 	if (r < 0)
 		return r;
-	r = pipe_new(save->snapshot, save->writer, save->set.count, save->consuming, &save->pipe);
+	pipe_config.writer = save->writer;
+	r = pipe_new(&pipe_config, &save->pipe);
 	if (r == 0)
 		r = write_pages(save);
 	pipe_free(save->pipe);
