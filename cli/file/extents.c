@@ -165,6 +165,24 @@ const char *file_fs_name(int fd)
 	return "other";
 }
 
+bool file_is_pseudo(int fd)
+{
+	static const uint32_t magics[] = {
+		PROC_SUPER_MAGIC,   SYSFS_MAGIC,         DEBUGFS_MAGIC,      TRACEFS_MAGIC,
+		CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, SECURITYFS_MAGIC,   BPF_FS_MAGIC,
+		PSTOREFS_MAGIC,     EFIVARFS_MAGIC,      DEVPTS_SUPER_MAGIC, SELINUX_MAGIC,
+	};
+	struct statfs status;
+	size_t i;
+
+	if (fstatfs(fd, &status) < 0)
+		return false;
+	for (i = 0; i < sizeof(magics) / sizeof(magics[0]); i++)
+		if (magics[i] == (uint32_t)status.f_type)
+			return true;
+	return false;
+}
+
 bool file_read_subvolume(int fd, const struct stat *status, struct file_subvolume *ret_subvolume)
 {
 	struct btrfs_ioctl_get_subvol_info_args info = { 0 };

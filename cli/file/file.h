@@ -61,7 +61,7 @@ struct file_sums {
 	uint64_t blind;      /* of mapped: of files without FIEMAP */
 	uint64_t blind_files;
 	uint64_t hard_links; /* further names of files that were counted before */
-	uint64_t skipped;    /* neither file nor directory */
+	uint64_t skipped;    /* neither file nor directory; mounts of the kernel's own */
 	uint64_t directories, subvolumes, snapshots;
 	struct {                    /* mapped bytes */
 		uint64_t upper;     /* of files that only the upper layer has */
@@ -128,6 +128,8 @@ int file_read_extents(int fd, bool sync, struct file_extents *extents);
 /* The number of the file system that a descriptor belongs to; the same for all its subvolumes. */
 uint32_t file_fs_index(int fd, dev_t device);
 const char *file_fs_name(int fd);
+/* A file system whose files are the kernel's interfaces: /proc, /sys and the like. */
+bool file_is_pseudo(int fd);
 /* What a directory's subvolume is; false where it is not the root of one. */
 bool file_read_subvolume(int fd, const struct stat *status, struct file_subvolume *ret_subvolume);
 

@@ -355,7 +355,8 @@ static void print_remarks(const struct file_result *result)
 		printf("# %s further names of files that were counted\n",
 		       format_count(text, sums->hard_links));
 	if (sums->skipped)
-		printf("# %s neither files nor directories were passed over\n",
+		printf("# %s that are no files (links, devices, /proc and the like) were passed "
+		       "over\n",
 		       format_count(text, sums->skipped));
 	if (sums->blind_files)
 		printf("# of %s file%s the file system tells no extents (no FIEMAP): blocks are "

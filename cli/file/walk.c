@@ -259,6 +259,12 @@ static void enter(struct walk *walk, int fd, const char *path, const char *name,
 		close(fd);
 		return;
 	}
+	/* To open a file of the kernel's own can be an act. */
+	if (here != above && file_is_pseudo(fd)) {
+		walk->result->rows[walk->row].sums.skipped++;
+		close(fd);
+		return;
+	}
 	entered = here == above && place ? overlay_place_enter(place, name) : NULL;
 	if (here != above)
 		entered = place_of_directory(fd);

@@ -36,7 +36,7 @@ echo three >"$tmp/walk/$name"
 run timeout 10 "$COW" file -r --all "$tmp/walk"
 is "$status" 0 "a directory: exit status"
 contains "$out" "1 further names of files that were counted" "a hard link counts once"
-contains "$out" "1 neither files nor directories" "a symbolic link is not followed"
+contains "$out" "1 that are no files" "a symbolic link is not followed"
 contains "$out" 'red\x1b[31m\nline' "names are escaped"
 run "$COW" file -r "$tmp/walk" --json
 cp "$tmp/run.out" "$tmp/walk.json"
@@ -259,6 +259,12 @@ if subprocess.run(["mount", "-t", "overlay", "overlay", "-o",
                    f"workdir={base}/work3,metacopy=on,redirect_dir=on", "merged3"]).returncode == 0:
     same(open("merged3/file", "rb").read(), open("data/blob", "rb").read(), "the kernel finds it")
     same(extents("merged3/file"), extents("data/blob"), "so does cow file")
+
+# What is the kernel's own is not opened.
+os.makedirs("walk/proc")
+run("mount", "-t", "proc", "proc", "walk/proc")
+row, total = rows("-r", "walk")
+same((total["files"], total["skipped"]), (0, 1), "/proc is passed over")
 
 # A bind mount of a part of it.
 os.mkdir("part")
