@@ -93,8 +93,10 @@ static size_t find_prefix(const struct store_layers *found, const char *prefix,
 {
 	size_t count = 0, length = strlen(prefix), i;
 
+	/* One that was deleted can no longer be named. */
 	for (i = 0; i < found->count && length >= 4; i++)
-		if (strncmp(found->layers[i].id, prefix, length) == 0) {
+		if (!(found->layers[i].flags & COW_LAYER_DELETED) &&
+		    strncmp(found->layers[i].id, prefix, length) == 0) {
 			*ret_layer = &found->layers[i];
 			count++;
 		}
@@ -173,6 +175,7 @@ void layers_add_json(json_object *to, const char *key, const struct store_layers
 		if (strcmp(found->tags[i].id, layer->id) == 0)
 			report_add_string(tags, NULL, found->tags[i].name);
 	report_add_bool(object, "deleted", layer->flags & COW_LAYER_DELETED);
+	report_add_bool(object, "damaged", layer->flags & COW_LAYER_DAMAGED);
 	report_add_bool(object, "compressed", layer->flags & COW_LAYER_COMPRESSED);
 	report_add_unsigned(object, "length_bytes", layer->length);
 	report_add_unsigned(object, "address", layer->address);

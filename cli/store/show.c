@@ -31,11 +31,21 @@ static void add_row(struct table *table, const struct store_layers *found,
 		    const struct cow_layer_info *layer, const char *graph)
 {
 	bool head = layer->flags & COW_LAYER_HEAD, deleted = layer->flags & COW_LAYER_DELETED;
+	bool damaged = layer->flags & COW_LAYER_DAMAGED;
 	enum style row = deleted ? STYLE_DIM : head ? STYLE_BOLD : STYLE_NONE;
 	char time[STORE_TIME_LENGTH], bytes[UNIT_LENGTH], *names = layers_names(found, layer);
 
 	table_cell(table, STYLE_NONE, "%s", graph);
 	table_cell(table, row, "%.*s", STORE_SHORT_ID, layer->id);
+	if (damaged) {
+		table_cell(table, STYLE_BAD, "damaged");
+		table_cell(table, row, "?");
+		table_cell(table, row, "?");
+		table_cell(table, row, "?");
+		table_cell(table, STYLE_GOOD, "%s", names);
+		free(names);
+		return;
+	}
 	table_cell(table, row, "%s", layers_time(layer->time_ns, time));
 	table_cell(table, row, "%s", format_bytes(bytes, layer->data_bytes));
 	table_cell(table, row, "%s", format_bytes(bytes, layer->length));
@@ -135,6 +145,8 @@ static void say_bytes(struct table *table, const char *what, uint64_t bytes)
 
 static const char *kind(const struct cow_layer_info *layer)
 {
+	if (layer->flags & COW_LAYER_DAMAGED)
+		return "damaged: cow store verify says where";
 	if (layer->flags & COW_LAYER_DELETED)
 		return "deleted: there for its children, until cow store compact";
 	return layer->flags & COW_LAYER_COMPRESSED ? "compressed" : "plain";

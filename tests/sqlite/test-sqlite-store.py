@@ -171,7 +171,7 @@ def refusals(directory):
     # Another process that writes it.
     holder = subprocess.Popen([sys.executable, "-c", "import fcntl, sys\n"
                                "file = open(sys.argv[1], 'r+b')\n"
-                               "fcntl.flock(file, fcntl.LOCK_EX)\nprint('held', flush=True)\n"
+                               "fcntl.lockf(file, fcntl.LOCK_EX, 1, 0)\nprint('held', flush=True)\n"
                                "sys.stdin.read()", os.path.join(store, "lock")],
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                               env={k: v for k, v in os.environ.items() if k != "LD_PRELOAD"})
