@@ -90,8 +90,8 @@ static void turn_region(void *context, double figures[])
 		struct cow_region *fresh;
 
 		figures[2 * o] = first_writes_region(state->region, state->orders[o], state->pages);
-		back_memory(5 * state->job.size / 2);
 		fresh = job_region(&state->job, 0);
+		back_memory(6 * state->job.size);
 		figures[2 * o + 1] = first_writes_region(fresh, state->orders[o], state->pages);
 		cow_region_free(fresh);
 	}
@@ -109,12 +109,12 @@ static void turn_kernel(void *context, double figures[])
 {
 	struct write_state *state = context;
 
+	back_memory(6 * state->job.size);
 	for (unsigned i = 0; i < 2 * ORDERS; i++) {
 		struct held child;
 
 		for (size_t page = 0; page < state->pages; page++)
 			state->memory[page * PAGE]++;
-		back_memory(state->job.size);
 		child = hold_child();
 		figures[i] = write_all_us(state->memory, state->orders[i / 2], state->pages);
 		release_child(&child);
