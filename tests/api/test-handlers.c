@@ -316,6 +316,7 @@ TEST(signals_that_are_sent)
 static void region_is_gone(int signal)
 {
 	(void)signal;
+	set_handler(SIGSEGV, SIG_DFL, 0, 0);
 	use_a_region();
 	munmap(page_of(working, 0), 4 * PAGE);
 	store(page_of(working, 1), 1);
@@ -327,6 +328,7 @@ static void region_is_executed(int signal)
 	void *base;
 
 	(void)signal;
+	set_handler(SIGSEGV, SIG_DFL, 0, 0);
 	use_a_region();
 	base = cow_region_get_base(working);
 	memcpy(&function, &base, sizeof(function));
