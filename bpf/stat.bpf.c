@@ -157,9 +157,16 @@ static struct bpf_stat_process *process_of(const struct task *task)
 	return process_at(0);
 }
 
+/*
+ * An atomic addition waits for all stores before it, here those of the page that was just zeroed or
+ * is about to be copied: 150 ns, a tenth of the fault. A process of one thread needs none.
+ */
 static void count(struct bpf_stat_process *process, enum bpf_stat_count what, __u64 by)
 {
-	__sync_fetch_and_add(&process->counts[what], by);
+	if (process->shared)
+		__sync_fetch_and_add(&process->counts[what], by);
+	else
+		process->counts[what] += by;
 }
 
 static bool is_counting(const struct bpf_stat_process *process)
@@ -202,6 +209,7 @@ static void place(struct task *task, struct task_struct *of, __u64 parent_serial
 	process->parent = of->real_parent->tgid;
 	bpf_probe_read_kernel_str(process->command, sizeof(process->command), of->comm);
 	process->state = BPF_STAT_COUNTING;
+	process->shared = of->signal->live.counter > 1;
 	task->serial = __sync_fetch_and_add(&next_serial, 1);
 	/* Last: a reader takes the record for one from here on. */
 	__sync_lock_test_and_set(&process->serial, task->serial);
@@ -381,6 +389,7 @@ int BPF_PROG(task_newtask, struct task_struct *new_task, unsigned long flags)
 	if (!child)
 		__sync_fetch_and_add(&lost, 1);
 	if (flags & CLONE_THREAD) {
+		process->shared = true; /* before the thread runs */
 		count(process, BPF_STAT_THREADS, 1);
 		if (child) {
 			child->slot = task->slot;

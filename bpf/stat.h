@@ -48,7 +48,7 @@ struct bpf_stat_process {
 	unsigned int pid;
 	unsigned int parent;
 	char command[BPF_STAT_COMMAND];
-	unsigned int unused;
+	unsigned int shared; /* by several threads, or processes: adding must be atomic */
 	unsigned long long counts[BPF_STAT_COUNTS];
 };
 

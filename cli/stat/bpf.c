@@ -195,7 +195,7 @@ void bpf_source_read(struct session *session)
 }
 
 /* Before the programs run, the command hands out slots and serials itself. */
-static int place(struct session *session, pid_t pid, enum bpf_stat_state state)
+static int place(struct session *session, pid_t pid, enum bpf_stat_state state, bool atomic)
 {
 	struct bpf_source *source = session->bpf;
 	struct stat_bpf__bss *shared = source->skeleton->bss;
@@ -215,9 +215,9 @@ static int place(struct session *session, pid_t pid, enum bpf_stat_state state)
 		return error;
 	shared->next_slot++;
 	shared->next_serial++;
-	*slot = (struct bpf_stat_process){ .serial = task.serial,
-					   .state = state,
-					   .pid = (unsigned int)pid };
+	*slot = (struct bpf_stat_process){
+		.serial = task.serial, .state = state, .pid = (unsigned int)pid, .shared = atomic
+	};
 	live_identity(pid, slot->command, sizeof(slot->command), &slot->parent);
 	process = processes_add(session->processes, task.serial);
 	processes_set_pid(session->processes, process, pid);
@@ -237,9 +237,9 @@ static int place_targets(struct session *session)
 	int error = 0;
 
 	for (i = 0; i < session->pid_count && !error; i++)
-		error = place(session, session->pids[i], BPF_STAT_COUNTING);
+		error = place(session, session->pids[i], BPF_STAT_COUNTING, true);
 	if (!error && session->child && !session->whole_system)
-		error = place(session, session->child, BPF_STAT_WAITING);
+		error = place(session, session->child, BPF_STAT_WAITING, false);
 	return error;
 }
 
@@ -263,6 +263,7 @@ static int map_slots(struct bpf_source *source)
 		return -errno;
 	source->slots = slots;
 	source->slots_length = length;
+	source->slots[0].shared = true; /* by all who found no slot of their own */
 	return 0;
 }
 

@@ -389,7 +389,9 @@ def whole_system():
     mine = [p for p in found["processes"] if target.pid in (p["pid"], p["ppid"])]
     near(sum(p["cow"]["copied_pages"] for p in mine), 30000, "copied by the one")
     assert found["cow"]["copied_pages"] >= 30000
-    assert any("copied" in (i["rises"] or "") for i in found["intervals"]), found["intervals"]
+    # What counts as a rise is tested by test-stat-session: here it depends on who else is busy.
+    assert all("rises" in each for each in found["intervals"]), found["intervals"]
+    assert sum(each["cow"]["copied_pages"] for each in found["intervals"]) >= 30000
 
 
 @contextlib.contextmanager
