@@ -221,11 +221,15 @@ static int read_options(struct compaction *compaction, const struct cow_compact_
 		return r;
 	if (options->flags & ~KNOWN_FLAGS)
 		return -EINVAL;
+	if (options->flags & COW_COMPACT_COMPRESS) {
+		log_message(LOG_ERR, "libcow: store: layers cannot be compressed yet: compact "
+				     "without COW_COMPACT_COMPRESS");
+		return -EOPNOTSUPP;
+	}
 	if (options->depth_max == 0)
 		options->depth_max = DEPTH_MAX_DEFAULT;
 	compaction->rewrite.progress = options->progress;
 	compaction->rewrite.context = options->context;
-	compaction->rewrite.compress = options->flags & COW_COMPACT_COMPRESS;
 	return 0;
 }
 

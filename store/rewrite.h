@@ -16,7 +16,6 @@ struct rewrite {
 	struct layer_id id;
 	unsigned
 		depth; /* how many layers become one, from id downwards; more than there are: all */
-	bool compress;
 	cow_progress_fn progress;
 	void *context;
 	uint64_t done, total; /* bytes, for the progress */
