@@ -35,6 +35,7 @@ static const struct variant variants[] = {
 	{ "signal", COW_TRAP_SIGNAL, NULL, true, 0 },
 	{ "signal cost=off", COW_TRAP_SIGNAL, "cost=off", false, 0 },
 	{ "signal blocks=off", COW_TRAP_SIGNAL, "blocks=off", false, 0 },
+	{ "signal copier=on", COW_TRAP_SIGNAL, NULL, false, COW_REGION_COPY_AHEAD },
 	{ "thread", COW_TRAP_THREAD, NULL, false, 0 },
 	{ "mprotect", COW_TRAP_MPROTECT, NULL, false, 0 },
 };

@@ -6,7 +6,9 @@
  * The writer goes at full speed over random pages; another thread arms ahead and cuts, or forks
  * (the child stays to the end of the second). Every run is in a process of its own. Times go into
  * a log-linear histogram (within 1/16); the maximum is exact. The control shows what the machine
- * itself takes from a thread now and then. Of the runs' quantiles and maxima the medians are shown.
+ * itself takes from a thread now and then; where more threads want to run than there are
+ * processors, as a helper and an armer beside the writer, the maxima are the scheduler's. Of the
+ * runs' quantiles and maxima the medians are shown.
  */
 #include <pthread.h>
 #include <stdatomic.h>
