@@ -43,8 +43,7 @@ uint64_t space_claim_armed(struct space *space, uint64_t page)
 		return 0;
 	STEP("arm: claim a gap");
 	return atomic_compare_exchange_strong_explicit(&entry->state, &state, state | PAGE_BUSY,
-						       memory_order_acq_rel,
-						       memory_order_relaxed) ?
+						       memory_order_acq_rel, memory_order_relaxed) ?
 		       state :
 		       0;
 }
@@ -105,4 +104,18 @@ bool space_is_unchanged(struct space *space, uint64_t page)
 	equal = equals_newest(space, page, entry);
 	settle(entry, state);
 	return equal;
+}
+
+bool space_is_unwritten(struct space *space, uint64_t page)
+{
+	struct entry *entry = table_find(&space->table, page);
+
+	return entry && equals_newest(space, page, entry);
+}
+
+void space_give_up(struct space *space, uint64_t page)
+{
+	uint64_t epoch = atomic_load_explicit(&space->epoch, memory_order_relaxed);
+
+	settle(table_find(&space->table, page), state_make(epoch, PAGE_PRESENT));
 }

@@ -99,6 +99,8 @@ int dup_space(struct space *space, struct snap *snap)
 	lock_drop(&space->lock);
 	STEP("dup: publish");
 	atomic_store_explicit(&space->epoch, epoch + 1, memory_order_release);
+	if (space->mmu->ops->keep_open && space->mmu->ops->keep_open(space->mmu) != 0)
+		dup_drop(space, snap); /* no memory at all: its readers are told */
 	return 0;
 }
 
@@ -113,6 +115,8 @@ int dup_nothing(struct space *space)
 	space->opened_at_cut = space_count_opened(space);
 	lock_drop(&space->lock);
 	atomic_store_explicit(&space->epoch, epoch + 1, memory_order_release);
+	if (space->mmu->ops->keep_open)
+		(void)space->mmu->ops->keep_open(space->mmu);
 	return 0;
 }
 

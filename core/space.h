@@ -82,6 +82,9 @@ struct space {
 	_Atomic uint64_t epoch;  /* changes only while the gate is sealed */
 	_Atomic uint64_t newest; /* epoch of the newest living snapshot, 0: none */
 	_Atomic uint32_t consuming; /* snapshots that are being consumed */
+	struct { /* of one of them, for writers that shall not wait for the lock; 0: of none */
+		_Atomic uint64_t epoch, floor, end;
+	} consumed;
 	struct gate gate;
 	struct grace grace;
 	struct space_counters counters[HOST_SHARDS];
@@ -157,6 +160,10 @@ int keep_ahead(struct space *space, uint64_t page, struct block block);
 /* Whether an armed page still holds what was kept when it was opened last, so that nobody wrote it
  * since. false also where that cannot be said. */
 bool space_is_unchanged(struct space *space, uint64_t page);
+/* The same of an open page while the gate is sealed and no other thread can write. */
+bool space_is_unwritten(struct space *space, uint64_t page);
+/* Says that a page is open without keeping what it holds: nobody can be helped who reads that. */
+void space_give_up(struct space *space, uint64_t page);
 
 /* For a page that this thread opened: it reads as the base again, and its memory may be given back.
  * Not for BASE_WINDOW, which has no base below. */

@@ -17,6 +17,8 @@ int ahead_new(uint64_t pages, struct ahead **ret_ahead)
 		r = openset_init(&ahead->written[1], pages);
 	if (r == 0)
 		r = openset_init(&ahead->guessed, pages);
+	if (r == 0)
+		r = openset_init(&ahead->staying, pages);
 	if (r < 0)
 		ahead_free(ahead);
 	else
@@ -31,6 +33,7 @@ void ahead_free(struct ahead *ahead)
 	openset_destroy(&ahead->written[0]);
 	openset_destroy(&ahead->written[1]);
 	openset_destroy(&ahead->guessed);
+	openset_destroy(&ahead->staying);
 	sys_free(ahead);
 }
 
@@ -57,14 +60,106 @@ static uint64_t drop_unwritten(struct trap *trap, uint64_t word, uint64_t bits)
 	for (uint64_t left = bits; left; left &= left - 1) {
 		uint64_t page = word * 64 + (uint64_t)__builtin_ctzll(left);
 
-		if (openset_has(guessed, page) &&
-		    (probation || space_is_unchanged(trap->space, page))) {
+		if (space_is_open(trap->space, page)) {
+			bits &= ~(left & -left); /* its writer was faster, or the cut kept it */
+		} else if (openset_has(guessed, page) &&
+			   (probation || space_is_unchanged(trap->space, page))) {
 			openset_remove(guessed, page);
 			bits &= ~(left & -left);
 		}
 	}
 	return bits;
 }
+
+/* --- in the cut --- */
+
+#define SHORT_RUN 3u /* longer ones cost less to arm than to copy */
+
+/* The bits that are part of runs of at most SHORT_RUN within the word. */
+static uint64_t short_runs(uint64_t bits)
+{
+	uint64_t longer = bits;
+
+	for (unsigned i = 0; i < SHORT_RUN; i++)
+		longer &= longer >> 1; /* where a run of one more begins */
+	for (unsigned i = 0; i < SHORT_RUN; i++)
+		longer |= longer << 1;
+	/* Grown to all of each run. */
+	for (uint64_t more = longer; more;) {
+		more = ((longer << 1) | (longer >> 1)) & bits & ~longer;
+		longer |= more;
+	}
+	return bits & ~longer;
+}
+
+/* One that we left open before, and that nobody wrote, is armed after all. */
+static bool may_stay(struct trap *trap, uint64_t page)
+{
+	struct ahead *ahead = trap->ahead;
+
+	if (!openset_has(&ahead->guessed, page))
+		return true;
+	if ((page / 64 + ahead->turns) % PROBATION != 0 && !space_is_unwritten(trap->space, page))
+		return true;
+	openset_remove(&ahead->guessed, page);
+	openset_remove(&ahead->written[ahead->current], page);
+	return false;
+}
+
+void ahead_choose(struct trap *trap, uint64_t word, unsigned words, const uint64_t open[],
+		  uint64_t ret_staying[])
+{
+	for (unsigned i = 0; i < words; i++) {
+		uint64_t left = short_runs(open[i]);
+
+		ret_staying[i] = 0;
+		for (; left; left &= left - 1) {
+			uint64_t page = (word + i) * 64 + (uint64_t)__builtin_ctzll(left);
+
+			if (!may_stay(trap, page))
+				continue;
+			openset_add(&trap->ahead->staying, page);
+			ret_staying[i] |= left & -left;
+		}
+	}
+}
+
+/* Still open for the kernel. With no frame for it, it is armed like the others; where that fails,
+ * too, what it holds now is all that is left of it. */
+static int keep_open_page(struct trap *trap, uint64_t page)
+{
+	int r;
+
+	openset_add(&trap->ahead->guessed, page);
+	r = fault(trap->space, page, FAULT_SPARE);
+	if (r == 0)
+		return 0;
+	r = trap->ops->protect(trap, page, 1);
+	if (r == 0)
+		return 0;
+	openset_add(&trap->open, page);
+	space_give_up(trap->space, page);
+	return r;
+}
+
+int ahead_keep_staying(struct trap *trap)
+{
+	struct ahead *ahead = trap->ahead;
+	uint64_t bits, word = 0;
+	int lost = 0;
+
+	ahead->cutting = true;
+	for (; openset_next(&ahead->staying, &word, &bits); word++) {
+		openset_take(&ahead->staying, word, 1, &bits);
+		for (; bits; bits &= bits - 1)
+			if (keep_open_page(trap, word * 64 + (uint64_t)__builtin_ctzll(bits)) < 0)
+				lost = -1;
+	}
+	ahead->cutting = false;
+	return lost;
+}
+
+/* --- after it --- */
 
 /* A page in a run that a writer has a hand on ends what is opened in one go. */
 static int keep_run(struct trap *trap, uint64_t first, uint64_t end)

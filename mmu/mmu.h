@@ -24,6 +24,9 @@ struct mmu_ops {
 	void (*protect)(struct mmu *mmu, uint64_t page);
 	void (*unprotect)(struct mmu *mmu, uint64_t first, uint64_t count);
 	void (*flush)(struct mmu *mmu);
+	/* After protect_open(), in the new epoch: takes care of the pages that it left open on
+	 * purpose. Not 0: some of what they held is lost to the snapshot. */
+	int (*keep_open)(struct mmu *mmu);
 };
 
 struct mmu {

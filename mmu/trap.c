@@ -15,6 +15,8 @@ static void trap_unprotect(struct mmu *mmu, uint64_t first, uint64_t count)
 	openset_add_run(&trap->open, first, count);
 	if (trap->ahead)
 		ahead_note(trap->ahead, first, count);
+	if (trap->ahead && trap->ahead->cutting)
+		return;
 	if (!trap_is_relieving() && trap->ops->unprotect(trap, first, count) < 0)
 		atomic_store(&trap->refused, 1);
 }
@@ -42,11 +44,19 @@ static int trap_protect_open(struct mmu *mmu)
 	struct trap *trap = trap_of(mmu);
 	struct runs runs = { .trap = trap, .exact = trap->exact };
 	uint64_t taken[RUNS_WORDS], bits, word = 0, start = host_now();
+	bool stays_open = trap->ahead && sys_is_alone();
 
 	atomic_store(&trap->refused, 0); /* what is armed may be opened anew */
 	while (openset_next(&trap->open, &word, &bits)) {
 		word &= ~(uint64_t)(RUNS_WORDS - 1);
 		openset_take(&trap->open, word, RUNS_WORDS, taken);
+		if (stays_open) {
+			uint64_t staying[RUNS_WORDS];
+
+			ahead_choose(trap, word, RUNS_WORDS, taken, staying);
+			for (unsigned i = 0; i < RUNS_WORDS; i++)
+				taken[i] &= ~staying[i];
+		}
 		runs_add_words(&runs, word, taken);
 		word += RUNS_WORDS;
 	}
@@ -55,20 +65,32 @@ static int trap_protect_open(struct mmu *mmu)
 		cost_learn(&trap->cost, runs.calls, runs.expected_ns, (double)(host_now() - start));
 	else
 		put_back_opened(trap);
+	if (trap->ahead && runs.error)
+		openset_clear(&trap->ahead->staying);
 	if (trap->ahead)
 		ahead_turn(trap->ahead);
 	return runs.error;
 }
 
-static const struct mmu_ops trap_mmu_ops[] = {
-	{ .name = "trap", .protect_open = trap_protect_open, .unprotect = trap_unprotect },
+static int trap_keep_open(struct mmu *mmu)
+{
+	struct trap *trap = trap_of(mmu);
+
+	return trap->ahead ? ahead_keep_staying(trap) : 0;
+}
+
+static const struct mmu_ops trap_mmu_ops = {
+	.name = "trap",
+	.protect_open = trap_protect_open,
+	.unprotect = trap_unprotect,
+	.keep_open = trap_keep_open,
 };
 
 int trap_init(struct trap *trap, const struct trap_ops *ops, struct space *space,
 	      const struct trap_policy *policy)
 {
 	*trap = (struct trap){
-		.mmu = { .ops = trap_mmu_ops },
+		.mmu = { .ops = &trap_mmu_ops },
 		.ops = ops,
 		.space = space,
 		.policy = *policy,
@@ -207,7 +229,8 @@ static void claim(struct trap *trap, struct arming *arming, uint64_t page, bool 
 static int arm_word(struct trap *trap, struct arming *arming, uint64_t word, uint64_t bits)
 {
 	bool gaps = __builtin_popcountll(bits) >= DENSE && !trap->exact;
-	unsigned first = (unsigned)__builtin_ctzll(bits), last = 63 - (unsigned)__builtin_clzll(bits);
+	unsigned first = (unsigned)__builtin_ctzll(bits),
+		 last = 63 - (unsigned)__builtin_clzll(bits);
 	int r = 0;
 
 	for (unsigned i = first; i <= last; i++)

@@ -70,6 +70,32 @@ TEST(what_is_written_again_does_not_trap)
 	cow_region_free(region);
 }
 
+TEST(a_single_thread_has_them_kept_in_the_cut)
+{
+	struct cow_region *region = ahead_region(0);
+	struct cow_snapshot *snapshot = NULL;
+	uint64_t before;
+
+	write_some(region, 1, 1);
+	for (unsigned char round = 2; round < 20; round++) {
+		struct cow_snapshot *older = snapshot;
+
+		snapshot = take(region);
+		before = copies(region);
+		write_some(region, 4, round);
+		is_all(snapshot, 4, (unsigned char)(round - 1));
+		if (older)
+			is_all(older, 4, (unsigned char)(round - 2));
+		if (round > 2)
+			ok(copies(region) - before <= PAGES / 4 / 8,
+			   "round %u: few copies made by the writer", round);
+		cow_snapshot_unref(older);
+	}
+	cow_snapshot_unref(snapshot);
+	space_validate(&region->space);
+	cow_region_free(region);
+}
+
 TEST(what_is_not_written_any_more_is_left_alone)
 {
 	struct cow_region *region = ahead_region(0);
@@ -132,6 +158,6 @@ TEST(it_stops_near_the_limit)
 	cow_region_free(region);
 }
 
-TAP_MAIN(CASE(what_is_written_again_does_not_trap),
+TAP_MAIN(CASE(what_is_written_again_does_not_trap), CASE(a_single_thread_has_them_kept_in_the_cut),
 	 CASE(what_is_not_written_any_more_is_left_alone),
 	 CASE(a_writer_that_is_faster_is_right_as_well), CASE(it_stops_near_the_limit))
