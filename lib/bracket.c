@@ -366,6 +366,7 @@ int cow_region_discard(struct cow_region *region, size_t offset, size_t length)
 		r = bracket_enter(region);
 		if (r < 0)
 			return r;
+		trap_await(region->trap);
 		r = open_for_discard(region, offset, length, first, end);
 		if (r == 0)
 			break;

@@ -109,6 +109,7 @@ int cow_snapshot_diff(struct cow_snapshot *older, struct cow_snapshot *newer, co
 	diff.pages = sys_alloc_array(2, space_page_size(diff.space));
 	if (!diff.pages)
 		return -ENOMEM;
+	trap_await(newer ? NULL : older->region->trap);
 	r = table_walk(&diff.space->table, 0, diff.space->pages, diff.older->snap.epoch, visit,
 		       &diff);
 	if (r == 0)

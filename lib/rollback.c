@@ -142,6 +142,7 @@ static int put_snapshot_back(struct rollback *rollback, struct cow_snapshot *gua
 	r = bracket_enter(rollback->region);
 	if (r < 0)
 		return r;
+	trap_await(rollback->region->trap);
 	r = table_walk(&space->table, 0, space->pages, rollback->since, open_page, rollback);
 	if (r == 0 && anything_spilled(space, rollback->to))
 		r = guard ? try_all(rollback) : 1;

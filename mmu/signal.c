@@ -26,6 +26,7 @@ static const struct trap_ops signal_ops = {
 	.start = uffd_start,
 	.stop = uffd_destroy,
 	.covers = uffd_covers,
+	.await = uffd_await,
 	.convert = uffd_convert,
 };
 

@@ -71,6 +71,7 @@ static const struct trap_ops thread_ops = {
 	.start = service_start,
 	.stop = service_stop,
 	.covers = uffd_covers,
+	.await = uffd_await,
 	.convert = uffd_convert,
 };
 

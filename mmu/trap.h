@@ -51,6 +51,9 @@ struct trap_ops {
 	/* Whether [first, end) may be protected as well, though nothing there is known to be open.
 	 * NULL: yes. */
 	bool (*covers)(struct trap *trap, uint64_t first, uint64_t end);
+	/* Waits until all that was written unseen, while granules were converted, is known. NULL:
+	 * there are none. */
+	void (*await)(struct trap *trap);
 	/* A granule that was not watched page by page was touched: from now on it is. NULL: there
 	 * are none. */
 	int (*convert)(struct trap *trap, uint64_t page);
@@ -132,6 +135,14 @@ int trap_assure(struct trap *trap, uint64_t page);
  * around it. Inside the gate. */
 int trap_relieve(struct trap *trap, uint64_t page);
 bool trap_is_relieving(void);
+
+/* For who looks at the table inside the gate, which a cut need not do: what this thread, or one that
+ * it heard of, wrote before is known after it. NULL: no trap. */
+static inline void trap_await(struct trap *trap)
+{
+	if (trap && trap->ops->await)
+		trap->ops->await(trap);
+}
 
 static inline struct trap *trap_of(struct mmu *mmu)
 {

@@ -257,6 +257,12 @@ static int watch(struct uffd *uffd, uint64_t index)
 	return r;
 }
 
+void uffd_await(struct trap *trap)
+{
+	lock_take(&uffd_of(trap)->convert_lock);
+	lock_drop(&uffd_of(trap)->convert_lock);
+}
+
 int uffd_convert(struct trap *trap, uint64_t page)
 {
 	struct uffd *uffd = uffd_of(trap);

@@ -12,7 +12,8 @@
  *
  * Making a granule watched lets go of its registration for a moment, in which other threads may
  * write it unseen. That is no harm: all of it reads as zero to older snapshots, and what turns out
- * to have content afterwards is opened in this epoch like any page.
+ * to have content afterwards is opened in this epoch like any page. Whoever asks the table meanwhile
+ * waits for that (uffd_await()).
  *
  * Of a window with a source all pages are protected from the start, and stay registered as missing;
  * a granule is watched when the source has filled it.
@@ -45,6 +46,7 @@ void uffd_destroy(struct trap *trap);
 int uffd_start(struct trap *trap);
 int uffd_protect(struct trap *trap, uint64_t first, uint64_t count);
 int uffd_unprotect(struct trap *trap, uint64_t first, uint64_t count);
+void uffd_await(struct trap *trap);
 bool uffd_covers(struct trap *trap, uint64_t first, uint64_t end);
 int uffd_convert(struct trap *trap, uint64_t page);
 
