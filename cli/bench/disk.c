@@ -13,6 +13,7 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define COPY_BYTES ((size_t)1 << 20)
@@ -87,14 +88,34 @@ static const char *mount_image(struct bench *bench, const char *type, const char
 	return reason;
 }
 
+/* An image is sparse, but where its blocks run out the file system in it sees broken hardware. */
+static const char *check_space(struct bench *bench, uint64_t bytes)
+{
+	struct statvfs status;
+	uint64_t free_bytes;
+
+	if (statvfs(bench->directory, &status) < 0)
+		return NULL;
+	free_bytes = (uint64_t)status.f_bavail * status.f_frsize;
+	if (free_bytes >= bytes / 2)
+		return NULL;
+	return bench_text(bench, "%s has only %s free, %s are needed; give another --directory",
+			  bench->directory, bench_figure(bench, BENCH_BYTES, (double)free_bytes),
+			  bench_figure(bench, BENCH_BYTES, (double)bytes / 2));
+}
+
 const char *disk_make(struct bench *bench, const char *type, const char *name, uint64_t bytes,
 		      struct disk *ret_disk)
 {
 	const char *image = bench_text(bench, "%s/%s.image", bench->directory, name), *reason;
 	struct disk disk = { .type = type,
 			     .mount = bench_text(bench, "%s/%s", bench->directory, name) };
-	int fd = open(image, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	int fd;
 
+	reason = check_space(bench, bytes);
+	if (reason)
+		return reason;
+	fd = open(image, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0 || mkdir(disk.mount, 0755) < 0)
 		reason = bench_text(bench, "cannot make an image of %s: %s",
 				    bench_figure(bench, BENCH_BYTES, (double)bytes),
