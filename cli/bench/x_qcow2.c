@@ -406,7 +406,7 @@ static void run_writing(struct bench *bench, const struct plan *plan, struct lay
 
 static void run(struct bench *bench)
 {
-	const uint64_t bytes = bench_fit(bench, BENCH_BY_SCALE(bench, 8, 64, 256, 1024) * MIB, 3);
+	const uint64_t bytes = bench_fit(bench, BENCH_BY_SCALE(bench, 8, 64, 128, 512) * MIB, 3);
 	struct plan plan = { .writes = BENCH_BY_SCALE(bench, 50, 500, 1000, 1000) };
 	struct layers layers;
 	int error;

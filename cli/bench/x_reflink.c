@@ -143,7 +143,7 @@ static double measure_copy(struct bench *bench, const struct bench_subject *subj
 
 static size_t clone_sizes(const struct bench *bench, uint64_t sizes[SIZES])
 {
-	const uint64_t all[SIZES] = { MIB, 16 * MIB, BENCH_BY_SCALE(bench, 16, 64, 256, 256) * MIB,
+	const uint64_t all[SIZES] = { MIB, 16 * MIB, BENCH_BY_SCALE(bench, 16, 64, 128, 256) * MIB,
 				      1024 * MIB };
 
 	memcpy(sizes, all, sizeof(all));
@@ -364,7 +364,8 @@ static void measure_amplification(struct bench *bench, const struct disk *disk, 
 		&(struct bench_row){
 			bench_text(bench, "amplification/%s/%s", disk->type, how),
 			bench_text(bench, "bytes written to the device for each byte, %s, %s",
-				   each ? "fdatasync after each page" : "one fdatasync at the end",
+				   each ? "fdatasync after each page" :
+					  "one fdatasync at the end (pages written twice go once)",
 				   disk->type),
 			BENCH_RATIO, NULL, "amplification", each ? "synced each" : "synced once" },
 		(double)(after - before) / (double)(writes * PAGE));
