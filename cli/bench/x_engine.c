@@ -464,8 +464,8 @@ static const char *size_text(struct bench *bench, uint64_t bytes)
 
 static void run_stalls(struct bench *bench, struct list *list)
 {
-	const uint64_t sizes[] = { 16 * MIB, BENCH_BY_SCALE(bench, 16, 128, 256, 1024) * MIB,
-				   BENCH_BY_SCALE(bench, 16, 512, 1024, 4096) * MIB };
+	const uint64_t sizes[] = { 16 * MIB, BENCH_BY_SCALE(bench, 16, 128, 128, 1024) * MIB,
+				   BENCH_BY_SCALE(bench, 16, 512, 512, 4096) * MIB };
 	const size_t used = BENCH_BY_SCALE(bench, 1u, 3u, 3u, 3u);
 	static const enum keeper pair[] = { BY_FORK, EXPLICIT };
 	uint64_t bytes;
@@ -549,7 +549,7 @@ static void run_writes(struct bench *bench, struct list *list)
 
 static void run_others(struct bench *bench, struct list *list)
 {
-	const uint64_t bytes = BENCH_BY_SCALE(bench, 4, 64, 256, 1024) * MIB;
+	const uint64_t bytes = BENCH_BY_SCALE(bench, 4, 64, 128, 1024) * MIB;
 	static const enum keeper pair[] = { BY_FORK, EXPLICIT };
 	size_t k;
 
