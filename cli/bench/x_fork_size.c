@@ -11,6 +11,7 @@
 #include <math.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "cli/bench/forks.h"
 
@@ -293,7 +294,8 @@ static void run(struct bench *bench)
 		    "page-table memory grows with size");
 	bench_check(bench,
 		    bench_median(bench, "tables/largest") >=
-			    (double)(sizes[count - 1].bytes - sizes[0].bytes) / 512,
+			    8 * (double)(sizes[count - 1].bytes - sizes[0].bytes) /
+				    (double)getpagesize(),
 		    "the child has page tables of its own: 8 bytes for each page");
 	for (i = 0; i < count; i++)
 		for (j = 0; j < FIGURES; j++)
