@@ -17,7 +17,7 @@
 #include "core/space.h"
 
 /* Most frames let go of in one stretch under the lock: writers wait for it. */
-#define BATCH 16u
+#define BATCH 8u
 
 void dup_detach(struct space *space, struct snap *snap, struct backing *backing)
 {
@@ -32,13 +32,38 @@ void dup_detach(struct space *space, struct snap *snap, struct backing *backing)
 void consume_begin(struct space *space, struct snap *snap)
 {
 	atomic_fetch_or(&snap->dropped, SNAP_CONSUMED);
+	lock_take(&space->lock);
+	if (atomic_load(&space->consumed.epoch) == 0 && snap->linked) {
+		atomic_store(&space->consumed.end, 0);
+		atomic_store(&space->consumed.floor, snap->older ? snap->older->epoch : 0);
+		atomic_store(&space->consumed.epoch, snap->epoch);
+	}
+	lock_drop(&space->lock);
 	atomic_fetch_add(&space->consuming, 1);
+}
+
+/* Of the newest snapshot, without the lock: 1: nobody else reads it, and it was consumed; 0: it is
+ * needed; -1: not to be told so. That older snapshots go meanwhile does no harm; a newer one cannot
+ * come, since the caller is inside the gate. */
+static int look_at_newest(struct space *space, uint64_t page, uint64_t from)
+{
+	uint64_t epoch = atomic_load(&space->consumed.epoch);
+	int consumed;
+
+	if (epoch == 0 || atomic_load(&space->newest) != epoch ||
+	    atomic_load(&space->consumed.floor) >= from)
+		return -1;
+	consumed = page < atomic_load(&space->consumed.end);
+	return atomic_load(&space->consumed.epoch) == epoch ? consumed : -1;
 }
 
 bool space_is_consumed(struct space *space, uint64_t page, uint64_t from)
 {
+	int known = look_at_newest(space, page, from);
 	bool needed = false;
 
+	if (known >= 0)
+		return known;
 	lock_take(&space->lock);
 	for (struct snap *snap = space->newest_snap; snap && !needed && snap->epoch >= from;
 	     snap = snap->older)
@@ -118,6 +143,8 @@ void consume_advance(struct space *space, struct snap *snap, uint64_t end)
 	if (end <= page)
 		return;
 	atomic_store(&snap->consumed, end);
+	if (atomic_load(&space->consumed.epoch) == snap->epoch)
+		atomic_store(&space->consumed.end, end);
 	STEP("consume: said");
 	while (page < end) {
 		unsigned count = 0, looked = 0;
@@ -142,6 +169,9 @@ void consume_advance(struct space *space, struct snap *snap, uint64_t end)
 
 void consume_end(struct space *space, struct snap *snap, struct backing *backing)
 {
+	uint64_t epoch = snap->epoch;
+
+	atomic_compare_exchange_strong(&space->consumed.epoch, &epoch, 0);
 	if (backing) {
 		dup_detach(space, snap, backing);
 		atomic_fetch_and(&snap->dropped, ~SNAP_CONSUMED);

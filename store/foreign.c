@@ -269,16 +269,10 @@ static int raw_status(struct foreign *foreign, uint64_t offset, uint64_t *length
 
 int foreign_status(struct foreign *foreign, uint64_t offset, uint64_t *ret_length)
 {
-	uint64_t length = foreign->size - offset, entry, reach;
+	uint64_t length = foreign_size(foreign) - offset, entry, reach;
 	int r = 0;
 
-	for (;; foreign = foreign->backing) {
-		if (!foreign)
-			break;
-		if (offset >= foreign->size) {
-			foreign = NULL;
-			break;
-		}
+	for (; foreign && offset < foreign->size; foreign = foreign->backing) {
 		length = least(length, foreign->size - offset);
 		if (foreign->raw) {
 			r = raw_status(foreign, offset, &length);

@@ -55,7 +55,8 @@ static bool has_suffix(const char *name, const char *suffix)
 
 struct sweep {
 	struct cow_store *store;
-	bool found_layer;
+	bool look_only;
+	bool found_layer, found_head;
 };
 
 /* Only names that the store itself gives: somebody else's file stays. */
@@ -67,7 +68,9 @@ static int sweep_name(const char *name, void *context)
 
 	if (layer_name_parse(name, &id))
 		sweep->found_layer = true;
-	if (!has_suffix(name, NEW_SUFFIX) || sweep->store->read_only)
+	if (strcmp(name, NAME_HEAD) == 0)
+		sweep->found_head = true;
+	if (!has_suffix(name, NEW_SUFFIX) || sweep->look_only)
 		return 0;
 	snprintf(layer, sizeof(layer), "%s", name);
 	if (strlen(name) - strlen(NEW_SUFFIX) < sizeof(layer))
@@ -99,10 +102,11 @@ static int open_lock(struct cow_store *store)
 	return r == -ENOENT || r >= 0 ? 0 : r;
 }
 
-static int make_new(struct cow_store *store, const struct sweep *sweep, uint32_t flags)
+/* Whether there is a store, or may be one. A directory that is none is left as it was. */
+static int check_directory(struct cow_store *store, const struct sweep *sweep, uint32_t flags)
 {
-	int r;
-
+	if (sweep->found_head)
+		return 0;
 	if (sweep->found_layer) {
 		store_complain(store, NAME_HEAD,
 			       "missing, though there are layers: put a copy back, "
@@ -113,7 +117,13 @@ static int make_new(struct cow_store *store, const struct sweep *sweep, uint32_t
 		store_complain(store, NAME_HEAD, "missing: this is no store");
 		return -ENOENT;
 	}
-	r = id_new(&store->refs.store);
+	return 0;
+}
+
+static int make_new(struct cow_store *store)
+{
+	int r = id_new(&store->refs.store);
+
 	return r < 0 ? r : refs_write(store, &store->refs);
 }
 
@@ -132,6 +142,7 @@ static int open_directory(struct cow_store *store, uint32_t flags)
 
 static int set_up(struct cow_store *store, uint32_t flags)
 {
+	struct sweep look = { .store = store, .look_only = true };
 	struct sweep sweep = { .store = store };
 	int r;
 
@@ -139,14 +150,19 @@ static int set_up(struct cow_store *store, uint32_t flags)
 	if (r == 0)
 		r = open_directory(store, flags);
 	if (r == 0)
+		r = sys_list_directory(store->directory, sweep_name, &look);
+	if (r == 0)
+		r = check_directory(store, &look, flags);
+	if (r == 0)
 		r = store->read_only ? open_lock(store) : take_lock(store);
-	if (r == 0)
+	if (r == 0 && !store->read_only)
 		r = sys_list_directory(store->directory, sweep_name, &sweep);
-	if (r == 0)
-		r = refs_read(store, &store->refs);
-	if (r == 0 && !store->read_only && sweep.found_layer)
-		r = sweep_unpublished(store);
-	return r == -ENOENT && store->directory >= 0 ? make_new(store, &sweep, flags) : r;
+	if (r < 0)
+		return r;
+	r = refs_read(store, &store->refs);
+	if (r == -ENOENT && !store->read_only)
+		return make_new(store);
+	return r == 0 && !store->read_only && sweep.found_layer ? sweep_unpublished(store) : r;
 }
 
 int cow_store_open(const char *directory, uint32_t flags, struct cow_store **ret_store)
@@ -321,7 +337,7 @@ void store_release_locked(struct cow_store *store, uint64_t sequence)
 {
 	struct hold *hold = find_hold(store, sequence);
 
-	if (--hold->count > 0)
+	if (!hold || --hold->count > 0)
 		return;
 	*hold = store->holds[--store->hold_count];
 	if (store->lock >= 0)

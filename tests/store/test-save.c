@@ -178,6 +178,24 @@ TEST(state_and_tags_go_with_a_save)
 	cow_region_free(region);
 }
 
+TEST(a_directory_that_is_no_store_is_left_alone)
+{
+	const char *directory = scratch();
+	struct cow_store *store = NULL;
+
+	is_errno(cow_store_open(directory, 0, &store), -ENOENT, "opened to be written");
+	is_errno(cow_store_open(directory, COW_STORE_READ_ONLY, &store), -ENOENT, "to be read");
+	is_int(run("rmdir '%s'", directory), 0, "nothing is in it");
+	is_errno(cow_store_open(directory, 0, &store), -ENOENT, "none");
+	is_errno(cow_store_open(directory, COW_STORE_CREATE | COW_STORE_READ_ONLY, &store), -ENOENT,
+		 "a reader makes none");
+	is_errno(cow_store_open(directory, COW_STORE_CREATE, &store), 0, "a writer does");
+	cow_store_close(store);
+	is_errno(cow_store_open("", 0, &store), -EINVAL, "no name");
+	is_errno(cow_store_open(directory, 64, &store), -EINVAL, "an unknown flag");
+	is_errno(cow_store_save(NULL, NULL, NULL, NULL), -EINVAL, "nothing");
+}
+
 TAP_MAIN(CASE(a_full_save_reads_as_the_region), CASE(an_incremental_save_writes_what_changed),
 	 CASE(pages_that_stayed_the_same_cost_nothing), CASE(damage_is_found),
-	 CASE(state_and_tags_go_with_a_save))
+	 CASE(state_and_tags_go_with_a_save), CASE(a_directory_that_is_no_store_is_left_alone))
