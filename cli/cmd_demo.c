@@ -28,7 +28,7 @@
 #include "cli/output.h"
 #include "cli/report.h"
 
-enum { FILES_AT_LEAST = 4 /* of the database's size, that the disk has room for */ };
+enum { FILES_AT_LEAST = 6 /* of the database's size, that the disk has room for */ };
 
 static const char *option_db, *option_keep;
 static uint64_t option_rows = 300000, option_seconds = 10 * NS_PER_S;

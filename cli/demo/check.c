@@ -350,6 +350,8 @@ static struct cut *next_cut(struct demo *demo, size_t *position)
 	case 1:
 		return &shared->restored;
 	case 2:
+		return &shared->stored;
+	case 3:
 		return last->cuts ? &last->cut[last->cuts - 1] : NULL;
 	default:
 		return NULL;

@@ -101,6 +101,7 @@ struct demo_shared {
 	struct round rounds[SIDES][DEMO_ROUNDS];
 	struct cut past;     /* the snapshot that the queries into the past use */
 	struct cut restored; /* the database after it was rolled back to it */
+	struct cut stored;   /* the last one saved into a store, opened from there */
 	struct proof_list proofs;
 };
 

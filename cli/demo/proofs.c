@@ -15,6 +15,7 @@ static const struct {
 	[PROOF_BRANCH] = { "branch", "a branch and the main line stay apart" },
 	[PROOF_ROLLBACK] = { "rollback", "the database is the snapshot's again" },
 	[PROOF_RESUME] = { "resume", "and the load goes on from there" },
+	[PROOF_STORE] = { "store", "saved bit by bit, opened as it was saved" },
 };
 
 const char *proof_kind_name(enum proof_kind kind)

@@ -18,6 +18,7 @@ enum proof_kind {
 	PROOF_BRANCH,
 	PROOF_ROLLBACK,
 	PROOF_RESUME,
+	PROOF_STORE,
 	PROOF_KINDS,
 };
 

@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -71,7 +72,27 @@ bool scratch_has_room(struct demo *demo, uint64_t bytes)
 static bool is_export(const char *name)
 {
 	return strncmp(name, "snap-", 5) == 0 || strcmp(name, "before.db") == 0 ||
-	       strcmp(name, "restored.db") == 0;
+	       strcmp(name, "restored.db") == 0 || strcmp(name, "stored.db") == 0 ||
+	       strcmp(name, "store") == 0;
+}
+
+/* A file, or a directory of files: the store. */
+static void remove_entry(int parent, const char *name)
+{
+	int fd;
+	DIR *directory;
+	struct dirent *entry;
+
+	if (unlinkat(parent, name, 0) == 0 || (errno != EISDIR && errno != EPERM))
+		return;
+	fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	directory = fd < 0 ? NULL : fdopendir(fd);
+	while (directory && (entry = readdir(directory)))
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			unlinkat(dirfd(directory), entry->d_name, 0);
+	if (directory)
+		closedir(directory);
+	unlinkat(parent, name, AT_REMOVEDIR);
 }
 
 void scratch_remove(struct demo *demo, bool keep_exports)
@@ -85,7 +106,7 @@ void scratch_remove(struct demo *demo, bool keep_exports)
 	while (directory && (entry = readdir(directory)))
 		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
 		    !(keep_exports && is_export(entry->d_name)))
-			unlinkat(dirfd(directory), entry->d_name, 0);
+			remove_entry(dirfd(directory), entry->d_name);
 	if (directory)
 		closedir(directory);
 	if (!keep_exports && rmdir(demo->scratch) < 0 && errno != ENOENT)

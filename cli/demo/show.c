@@ -397,6 +397,7 @@ static void add_exports(struct demo *demo, json_object *report)
 	}
 	add_export(demo, array, &demo->shared->past);
 	add_export(demo, array, &demo->shared->restored);
+	add_export(demo, array, &demo->shared->stored);
 }
 
 static void add_data(struct demo *demo, json_object *report)

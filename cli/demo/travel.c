@@ -8,20 +8,30 @@
  *	rollback  the writer stops; cow_rollback(); the file exported then is the snapshot's, byte
  *	          for byte but for the change counters
  *	resume    the load goes on from the transaction that the snapshot held
+ *	store     it is saved again and again as it goes on, each time what has changed; what was saved
+ *	          last is opened from the store, and exported for the stock sqlite3 to check
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/demo/measure.h"
 #include "cli/demo/sides.h"
 #include "cli/demo/sql.h"
+#include "cli/output.h"
 
 #define BEFORE "before"
 
-enum { TRANSACTIONS = 1000 /* that a step waits for the writer to commit */, CHUNK = 64 * 1024 };
+enum {
+	TRANSACTIONS = 1000, /* that a step waits for the writer to commit */
+	BETWEEN_SAVES = 100, /* likewise */
+	SAVES = 8,
+	CHUNK = 64 * 1024,
+};
 
 struct travel {
 	struct demo *demo;
@@ -282,6 +292,107 @@ static int prove_resume(struct travel *travel)
 	return 0;
 }
 
+/* What the files of a directory take on disk. */
+static uint64_t bytes_in(const char *path)
+{
+	DIR *directory = opendir(path);
+	struct dirent *entry;
+	struct stat status;
+	uint64_t bytes = 0;
+
+	while (directory && (entry = readdir(directory)))
+		if (fstatat(dirfd(directory), entry->d_name, &status, 0) == 0 &&
+		    S_ISREG(status.st_mode))
+			bytes += (uint64_t)status.st_blocks * 512;
+	if (directory)
+		closedir(directory);
+	return bytes;
+}
+
+struct saves {
+	uint64_t first, last; /* bytes */
+	uint64_t first_ns, last_ns;
+};
+
+/* A snapshot, saved under its name as a tag, and dropped: the store has it now. */
+static int save(struct travel *travel, unsigned int number, const char *store, struct saves *saves)
+{
+	uint64_t before = bytes_in(store), begin, taken;
+	struct demo *demo = travel->demo;
+	char name[16];
+
+	snprintf(name, sizeof(name), "saved-%u", number);
+	if (sql_exec(demo, travel->connection, "SELECT cow_snapshot(%Q)", name) < 0)
+		return -1;
+	begin = now_ns();
+	if (sql_exec(demo, travel->connection, "SELECT cow_save(%Q, %Q, %Q)", name, store, name) <
+	    0)
+		return -1;
+	taken = now_ns() - begin;
+	*(number ? &saves->last : &saves->first) = bytes_in(store) - before;
+	*(number ? &saves->last_ns : &saves->first_ns) = taken;
+	return sql_exec(demo, travel->connection, "SELECT cow_drop(%Q)", name);
+}
+
+static int save_all(struct travel *travel, const char *store, struct saves *saves)
+{
+	unsigned int number;
+
+	for (number = 0; number < SAVES; number++)
+		if ((number &&
+		     load_run_until(travel->load, committed(travel) + BETWEEN_SAVES) < 0) ||
+		    save(travel, number, store, saves) < 0)
+			return -1;
+	return 0;
+}
+
+/* What was saved last, as it is found there, and as a file for the stock sqlite3. */
+static int open_stored(struct travel *travel, const char *store, struct model_state *ret_state,
+		       uint64_t *ret_ns)
+{
+	struct cut *stored = &travel->demo->shared->stored;
+	sqlite3 *connection = NULL;
+	uint64_t begin = now_ns();
+	int result;
+
+	snprintf(stored->name, sizeof(stored->name), "stored");
+	stored->low = stored->high = committed(travel);
+	result = sql_open_cow(travel->demo, store, "vfs=cow&store=1", &connection);
+	if (result == 0)
+		result = sql_exec(travel->demo, connection, "SELECT 1 FROM sqlite_schema");
+	*ret_ns = now_ns() - begin;
+	if (result == 0)
+		result = read_state(travel, connection, "main", ret_state);
+	if (result == 0)
+		result = sql_exec(travel->demo, connection, "SELECT cow_export(NULL, %Q)",
+				  stored->path);
+	sqlite3_close(connection);
+	return result;
+}
+
+static int prove_store(struct travel *travel)
+{
+	char store[DEMO_PATH_LENGTH], first[UNIT_LENGTH], last[UNIT_LENGTH];
+	char first_time[UNIT_LENGTH], last_time[UNIT_LENGTH], open_time[UNIT_LENGTH];
+	struct model_state state = { 0 };
+	struct saves saves = { 0 };
+	uint64_t opened = 0;
+
+	if (!demo_path(travel->demo, "store", store) ||
+	    !demo_path(travel->demo, "stored.db", travel->demo->shared->stored.path) ||
+	    save_all(travel, store, &saves) < 0 || open_stored(travel, store, &state, &opened) < 0)
+		return -1;
+	proof_add(proofs(travel), PROOF_STORE, "saved",
+		  is_state_of(travel, &state, committed(travel)),
+		  "%d saves, %d transactions between two: the first wrote %s in %s, the last %s in "
+		  "%s; opened from the store in %s, it has %lld transactions",
+		  SAVES, BETWEEN_SAVES, format_bytes(first, saves.first),
+		  format_ns(first_time, saves.first_ns), format_bytes(last, saves.last),
+		  format_ns(last_time, saves.last_ns), format_ns(open_time, opened),
+		  (long long)state.transactions);
+	return 0;
+}
+
 int travel(struct demo *demo, struct load *load, sqlite3 *connection, const char *path)
 {
 	struct travel travel = {
@@ -298,5 +409,7 @@ int travel(struct demo *demo, struct load *load, sqlite3 *connection, const char
 		result = -1;
 	if (result == 0)
 		result = prove_rollback(&travel);
-	return result == 0 ? prove_resume(&travel) : result;
+	if (result == 0)
+		result = prove_resume(&travel);
+	return result == 0 ? prove_store(&travel) : result;
 }

@@ -41,9 +41,9 @@ says "$report" "every proof has its fields, and holds" \
 	'r["proofs"] and all(p["name"] and p["detail"] and p["ok"] is True for p in r["proofs"])'
 says "$report" "every kind of proof is there" \
 	'{p["name"].split()[0] for p in r["proofs"]} == {"integrity_check", "invariant", "row_counts",
-	"content", "past", "branch", "rollback", "resume"}'
+	"content", "past", "branch", "rollback", "resume", "store"}'
 says "$report" "the exports are listed, and not kept" \
-	'len(r["exports"]) == r["libcow"]["copies"] + 2 and
+	'len(r["exports"]) == r["libcow"]["copies"] + 3 and
 	all(e["bytes"] > 0 and e["path"] is None for e in r["exports"])'
 for side in libcow fork; do
 	says "$report" "$side: numbers" \
