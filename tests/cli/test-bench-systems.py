@@ -7,6 +7,7 @@ a clone keeps its place, the kernel and libcow copy the pages that were written)
 Afterwards, and after an interrupt in the middle, nothing is left: no mount, no loop device, no
 process, no directory, no cgroup, no setting.
 """
+import atexit
 import glob
 import json
 import os
@@ -86,6 +87,7 @@ def make_directory():
     """On a disk, with a short name, since sockets are made below it, and open to servers' users."""
     directory = tempfile.mkdtemp(prefix="cow-test.", dir="/var/tmp")
     os.chmod(directory, 0o755)
+    atexit.register(shutil.rmtree, directory, True)
     return directory
 
 
