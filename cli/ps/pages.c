@@ -84,8 +84,9 @@ void page_world_close(struct page_world *world)
 }
 
 /*
- * Reads words at an index: how many there were, or a negative errno. Not by the C library's pread():
- * in a program with threads that is a cancellation point, which costs a tenth of a short read.
+ * Reads words at an index: how many there were, or a negative errno. Not by the C library's
+ * pread(): in a program with threads that is a cancellation point, which costs a tenth of a short
+ * read.
  */
 static ssize_t read_words(int fd, uint64_t index, size_t count, uint64_t *words)
 {
@@ -123,30 +124,6 @@ int page_world_flags(void *context, uint64_t first, size_t count, uint64_t *word
 }
 
 /* --- one leaf --- */
-
-int pages_append(struct pages *to, const struct piece *piece)
-{
-	struct piece *grown;
-
-	if (to->count == to->room) {
-		to->room = to->room ? 2 * to->room : 1024;
-		grown = realloc(to->pieces, to->room * sizeof(*grown));
-		if (!grown)
-			return -ENOMEM;
-		to->pieces = grown;
-	}
-	to->pieces[to->count++] = *piece;
-	return 0;
-}
-
-void pages_withdraw(const struct page_world *world, const struct pages *pages)
-{
-	size_t i;
-
-	for (i = 0; i < pages->count; i++)
-		if (pages->pieces[i].leaf)
-			frame_set_again(world->frames, pages->pieces[i].leaf - 1, -1);
-}
 
 /*
  * Whether one entry maps the whole leaf: 512 neighbouring frames that begin where such a page can.
@@ -874,12 +851,6 @@ void pages_close(struct page_source *source)
 	source->pagemap = -1;
 	source->ranges = NULL;
 	source->count = source->room = 0;
-}
-
-void pages_free(struct pages *pages)
-{
-	free(pages->pieces);
-	*pages = (struct pages){ 0 };
 }
 
 void page_reader_free(struct page_reader *reader)

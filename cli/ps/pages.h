@@ -7,9 +7,9 @@
  * in the caches for the next, and a leaf is compared with the one just read of a relative, instead
  * of being taken apart.
  *
- * A sample looks at the window with which each stratum begins. A stratum is a stretch of the file that is mapped
- * or, where none is, of addresses: relatives and strangers who share a frame then have it in the
- * same stratum, and the window is at the same place for all of them, so that what they share is
+ * A sample looks at the window with which each stratum begins. A stratum is a stretch of the file
+ * that is mapped or, where none is, of addresses: relatives and strangers who share a frame then
+ * have it in the same stratum, and the window is at the same place for all of them, so that what they share is
  * seen shared. Merged pages (KSM) are the exception; frames.h says what is done about them.
  */
 #ifndef CLI_PS_PAGES_H

@@ -4,8 +4,9 @@
  *
  * Model. Memory is cut into strata; of each one window is looked at, the same in every process.
  * Where the strata begin is chosen by chance, and each begins with its window: a systematic sample
- * of clusters, one a stratum: what is local (one heap, one library, the part that a child has written) is met in
- * proportion to its size. The kernel's RSS counters are known for all, so quantities are ratios:
+ * of clusters, one a stratum: what is local (one heap, one library, the part that a child has
+ * written) is met in proportion to its size. The kernel's RSS counters are known for all, so
+ * quantities are ratios:
  *
  *	estimate of Y = (sum of RSS, known) * (y over the windows) / (RSS seen in them)
  *

@@ -277,7 +277,7 @@ static int start_parent(struct actors *actors)
 int actors_start(bool huge, struct actors *actors)
 {
 	struct request request = { .order = ORDER_READY };
-	struct reply reply;
+	struct reply reply = { 0 };
 	int error;
 
 	*actors = (struct actors){ .sockets = { -1, -1 }, .huge = huge };
@@ -306,7 +306,7 @@ void actors_stop(struct actors *actors)
 int actors_fork(struct actors *actors)
 {
 	struct request request = { .order = ORDER_FORK };
-	struct reply reply;
+	struct reply reply = { 0 };
 	int error = tell(actors, WALK_BY_PARENT, &request, &reply);
 
 	if (error)
@@ -320,7 +320,7 @@ int actors_fork(struct actors *actors)
 int actors_exit(struct actors *actors)
 {
 	struct request request = { .order = ORDER_REAP };
-	struct reply reply;
+	struct reply reply = { 0 };
 
 	close_end(&actors->sockets[WALK_BY_CHILD]);
 	actors->pids[WALK_BY_CHILD] = 0;
@@ -335,7 +335,7 @@ int actors_write(struct actors *actors, enum walk_who who, enum walk_page page,
 		.page = page,
 		.byte = who == WALK_BY_CHILD ? 'c' : 'p',
 	};
-	struct reply reply;
+	struct reply reply = { 0 };
 	int error = tell(actors, who, &request, &reply);
 
 	if (error)

@@ -76,7 +76,7 @@ static uint64_t scan(struct lookout *lookout, int pagemap, uint64_t address)
 /* A frame may be another's a moment later; here all who could change it are waiting. */
 static void look_at_frame(const struct lookout *lookout, struct walk_entry *entry)
 {
-	uint64_t word;
+	uint64_t word = 0;
 
 	if (entry->frame == WALK_UNKNOWN)
 		return;
@@ -97,7 +97,7 @@ int lookout_see(struct lookout *lookout, int pagemap, const void *address,
 		.maps = WALK_UNKNOWN,
 		.flags = WALK_UNKNOWN,
 	};
-	uint64_t word, categories;
+	uint64_t word = 0, categories;
 	int error = read_word(pagemap, (uintptr_t)address / lookout->page_bytes, &word);
 
 	if (error)

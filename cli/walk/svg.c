@@ -233,6 +233,10 @@ static void draw_arrow_head(FILE *out, const char *name, const char *color)
 		name, color);
 }
 
+#define RIGHT                                                                                  \
+	"Right libcow's core on its software MMU: window (the parent's memory), kept copies, " \
+	"the child's own; \303\227 how many read it."
+
 static void draw_head(FILE *out, const struct walk *walk, int height)
 {
 	fprintf(out,
@@ -248,12 +252,9 @@ static void draw_head(FILE *out, const struct walk *walk, int height)
 		MARGIN, INK);
 	text(out, MARGIN, 58, INK, "start",
 	     walk->sees_frames ?
-		     "Left the kernel: frames by number, \303\227 how often each is mapped. Right "
-		     "libcow's core on its software MMU: window (the parent's memory), kept copies, "
-		     "the child's own; \303\227 how many read it." :
-		     "Left the kernel, frame numbers hidden (they need CAP_SYS_ADMIN). Right libcow's "
-		     "core on its software MMU: window (the parent's memory), kept copies, the "
-		     "child's own; \303\227 how many read it.");
+		     "Left the kernel: frames by number, \303\227 how often each is mapped. "
+		     RIGHT :
+		     "Left the kernel, frame numbers hidden (they need CAP_SYS_ADMIN). " RIGHT);
 	text(out, MARGIN, 74, walk->contradictions ? MARK : FAINT, "start",
 	     walk->contradictions ?
 		     "Some writes did not fault as was inferred." :
