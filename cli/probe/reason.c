@@ -98,7 +98,7 @@ const char *probe_why_pagemap(const struct probe_facts *facts)
 		return "no /proc is mounted";
 	case -EACCES:
 	case -EPERM:
-		return "it belongs to another user: a program that changed its user is not dumpable";
+		return "it belongs to another user: who changed theirs is not dumpable";
 	default:
 		return strerror(-facts->system.pagemap_error);
 	}
