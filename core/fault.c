@@ -277,11 +277,12 @@ static bool take_neighbour(struct space *space, uint64_t page, struct entry *ent
 	if ((state & PAGE_BUSY) || !space_present(space, state))
 		return false;
 	STEP("fault: neighbour");
-	if (!atomic_compare_exchange_strong_explicit(&entry->state, &state, state | PAGE_BUSY,
+	if (!MUTANT("neighbour-unclaimed") &&
+	    !atomic_compare_exchange_strong_explicit(&entry->state, &state, state | PAGE_BUSY,
 						     memory_order_acq_rel, memory_order_relaxed))
 		return false;
 	state &= ~(PAGE_WAITED | PAGE_ARMED);
-	if (first && somebody_reads(space, page, state))
+	if (first && somebody_reads(space, page, state) && !MUTANT("neighbour-not-kept"))
 		r = keep(space, page, entry, state, false);
 	if (r < 0) {
 		settle(entry, state);

@@ -157,6 +157,8 @@ static const struct mutant {
 	{ "cuts-together", "two-cutters" },
 	{ "forget-ignores-busy", "discard" },
 	{ "ahead-outside-gate", "copier" },
+	{ "neighbour-unclaimed", "block" },
+	{ "neighbour-not-kept", "block" },
 	{ "arm-unclaimed", "arm-twice" },
 	{ "armed-before-protect", "arm-stale" },
 	{ "arm-removes-late", "arm-ahead" },

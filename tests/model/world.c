@@ -392,6 +392,14 @@ static void discard(struct side *side, unsigned page)
 	bracket_end(side);
 }
 
+/* A trap on the page that opens all there is to open. */
+static void open_block(struct side *side, unsigned page)
+{
+	gate_enter(&side->space.gate, host_shard(), false);
+	(void)fault_around(&side->space, page, 0, (struct block){ 0, side->space.pages });
+	gate_leave(&side->space.gate, host_shard());
+}
+
 static void ahead(struct side *side, unsigned page)
 {
 	bool gate = !MUTANT("ahead-outside-gate");
@@ -533,6 +541,9 @@ static bool do_word(const char *word)
 		break;
 	case 'a':
 		ahead(side, digit(word, 1));
+		break;
+	case 'o':
+		open_block(side, digit(word, 1));
 		break;
 	case 'h':
 		if (trap_arm_ahead(&side->trap) < 0)

@@ -16,6 +16,7 @@
  *   yn       drop it (the limit's policy): its readers get -ESTALE
  *   kn       roll space 0 back to n: nobody writes meanwhile
  *   h        arm ahead what is open (with an open set)
+ *   op       trap on page p, and open what can be had of the others with it
  *   ap       keep page p ahead, as the background copier does
  *   v        spill up to two kept pages
  *   m        merge equal kept pages
