@@ -339,7 +339,7 @@ static void branch_one(uint64_t *seed)
 	struct held *held = any_held(seed);
 	int result;
 
-	if (!held || r.drops) /* what it has not looked at would go with its snapshot */
+	if (!held || !s.region || r.drops) /* what it has not looked at would go with its snapshot */
 		return;
 	options.trap = s.region->trap_kind;
 	options.flags = draw(seed, 2) ? COW_REGION_SHARED : 0;
@@ -711,7 +711,7 @@ static int read_options(int argc, char **argv)
 	const char *minutes = getenv("COW_STRESS_MINUTES");
 	int left = 1;
 
-	if (minutes)
+	if (minutes && *minutes)
 		seconds = 60 * number(minutes);
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "--minutes") == 0 && i + 1 < argc)
