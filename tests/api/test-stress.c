@@ -339,7 +339,8 @@ static void branch_one(uint64_t *seed)
 	struct held *held = any_held(seed);
 	int result;
 
-	if (!held || !s.region || r.drops) /* what it has not looked at would go with its snapshot */
+	if (!held || !s.region ||
+	    r.drops) /* what it has not looked at would go with its snapshot */
 		return;
 	options.trap = s.region->trap_kind;
 	options.flags = draw(seed, 2) ? COW_REGION_SHARED : 0;
