@@ -154,7 +154,7 @@ void consume_advance(struct space *space, struct snap *snap, uint64_t end)
 		lock_take(&space->lock);
 		for (; page < end && looked < BATCH; page++, looked++)
 			count += take_page(space, snap, page, &taken[count]);
-		if (count > 0 && !MUTANT("consume-no-wait"))
+		if (count > 0)
 			wait_for_readers(space);
 		for (unsigned i = 0; i < count; i++) {
 			frame_descriptor(&space->pool, taken[i].frame)->flags &=

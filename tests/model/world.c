@@ -37,6 +37,7 @@ struct world {
 		_Atomic uint32_t state; /* enum snap_state; readers sleep on it */
 		uint8_t side;
 		bool dropping, dropped;
+		struct backing backing; /* reads the ghost */
 		page_bytes ghost[PAGES];
 	} snaps[SNAPS];
 	unsigned char stored[MODEL_THREADS];      /* how often */
@@ -340,6 +341,45 @@ static void drop(struct held_snap *held)
 	held->dropped = true;
 }
 
+/* --- what lives elsewhere --- */
+
+static int read_ghost(struct backing *backing, uint64_t page, size_t offset, void *buffer,
+		      size_t length)
+{
+	const struct held_snap *held =
+		(const void *)((const char *)backing - offsetof(struct held_snap, backing));
+
+	memcpy(buffer, held->ghost[page] + offset, length);
+	return 0;
+}
+
+static void detach(struct held_snap *held)
+{
+	held->backing.read = read_ghost;
+	dup_detach(&world()->sides[held->side].space, &held->snap, &held->backing);
+}
+
+/* As store/pipe.c does it. Others that read it meanwhile are refused. */
+static void consume(struct held_snap *held)
+{
+	struct space *space = &world()->sides[held->side].space;
+
+	held->dropping = true;
+	consume_begin(space, &held->snap);
+	for (unsigned page = 0; page < world_scenario->pages; page++) {
+		page_bytes bytes = { 0 };
+
+		if (model_mutant("consume-says-early"))
+			consume_advance(space, &held->snap, page + 1);
+		if (consume_read(&held->snap, page, bytes) < 0)
+			model_fail("page %u cannot be consumed", page);
+		check_read(held, page, bytes);
+		consume_advance(space, &held->snap, page + 1);
+	}
+	held->backing.read = read_ghost;
+	consume_end(space, &held->snap, &held->backing);
+}
+
 /* --- rollback, as lib/rollback.c does it, and discard --- */
 
 static int rollback_open(uint64_t page, struct entry *entry, void *context)
@@ -488,7 +528,7 @@ static bool do_snap_word(const char *word)
 {
 	struct held_snap *held;
 
-	if (!strchr("rxyk", word[0]))
+	if (!strchr("rxygku", word[0]))
 		return false;
 	held = wait_for_snap(digit(word, 1));
 	if (!held)
@@ -502,6 +542,12 @@ static bool do_snap_word(const char *word)
 		break;
 	case 'y':
 		drop(held);
+		break;
+	case 'g':
+		detach(held);
+		break;
+	case 'u':
+		consume(held);
 		break;
 	default:
 		rollback(held);
@@ -681,7 +727,7 @@ static void check_epochs(const struct held_snap *a, const struct held_snap *b, u
 	uint64_t epoch_a = snap_content_epoch((struct snap *)&a->snap, page);
 	uint64_t epoch_b = snap_content_epoch((struct snap *)&b->snap, page);
 
-	if (epoch_a == epoch_b && memcmp(a->ghost[page], b->ghost[page], PAGE) != 0)
+	if (epoch_a == epoch_b && epoch_a != UINT64_MAX && memcmp(a->ghost[page], b->ghost[page], PAGE) != 0)
 		model_fail("page %u differs between two snapshots of one content epoch", page);
 }
 

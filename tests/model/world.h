@@ -14,6 +14,8 @@
  *   rnp      read page p of snapshot n, once it is taken; all bytes have to be those of the cut
  *   xn       release snapshot n, once it is taken
  *   yn       drop it (the limit's policy): its readers get -ESTALE
+ *   gn       detach it: it is read from a copy from then on
+ *   un       consume it, page by page, and detach it
  *   kn       roll space 0 back to n: nobody writes meanwhile
  *   h        arm ahead what is open (with an open set)
  *   op       trap on page p, and open what can be had of the others with it
