@@ -27,8 +27,8 @@ import sys
 SHELLS = {"sh", "bash", "dash"}
 SCRIPTS = SHELLS | {"python3"}
 SECONDS_MAX = 600
-# Where busybox's do not do: its shell prefers its own tools to those in $PATH.
-TOOLS = ["dash", "mke2fs", "setpriv"]
+# Where busybox has none, or its own do not do: its shell prefers them to those in $PATH.
+TOOLS = ["dash", "mke2fs", "pgrep", "setpriv"]
 
 
 def meson_tests(build):

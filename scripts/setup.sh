@@ -21,7 +21,7 @@ file_systems="btrfs-progs xfsprogs"
 test="chromium g++ perl python3 python3-pytest qemu-utils redis-tools liburing-dev $services $file_systems"
 fuzz="clang libclang-rt-14-dev"
 # What boots other kernels, and takes their packages apart.
-kernels="python3 qemu-system-x86 cpio kmod e2fsprogs xz-utils zstd"
+kernels="python3 qemu-system-x86 cpio kmod e2fsprogs procps xz-utils zstd"
 lint="g++ clang clang-tidy clang-format cppcheck"
 
 list_only=no
