@@ -162,10 +162,21 @@ static uint64_t estimate(const struct compaction *compaction)
 	return clusters * CLUSTER;
 }
 
+/* Whose children an unreadable layer may be is not known: nothing is removed then. Which ones has
+ * been said; unreadable ones come last. */
+static int build(struct compaction *compaction)
+{
+	int r = index_build(compaction->store, &compaction->index);
+
+	if (r == 0 && compaction->index.errors > 0)
+		r = compaction->index.entries[compaction->index.count - 1].error;
+	return r;
+}
+
 static int rebuild(struct compaction *compaction)
 {
 	index_free(&compaction->index);
-	return index_build(compaction->store, &compaction->index);
+	return build(compaction);
 }
 
 static int compact_all(struct compaction *compaction)
@@ -188,13 +199,10 @@ static int compact_all(struct compaction *compaction)
 
 static int compact(struct compaction *compaction)
 {
-	int r = index_build(compaction->store, &compaction->index);
+	int r = build(compaction);
 
 	if (r < 0)
 		return r;
-	/* Which ones has been said; unreadable ones come last. */
-	if (compaction->index.errors > 0)
-		return compaction->index.entries[compaction->index.count - 1].error;
 	compaction->stats.bytes_before = count_bytes(&compaction->index);
 	r = remove_unpublished(compaction);
 	if (r == 0)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What is in a store, tags, and giving layers up. */
+#include <assert.h>
 #include <fcntl.h>
 #include <stdio.h>
 
@@ -305,8 +306,11 @@ int sweep_deleted(struct cow_store *store, struct index *index, struct cow_compa
 {
 	struct refs refs;
 	bool changed = false;
-	int r = refs_copy(&store->refs, &refs);
+	int r;
 
+	/* A layer that cannot be read now may be somebody's child all the same. */
+	assert(index->errors == 0);
+	r = refs_copy(&store->refs, &refs);
 	if (r < 0)
 		return r;
 	/* Newest first: a parent is left alone when its last child is gone. */
