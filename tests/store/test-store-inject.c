@@ -215,7 +215,8 @@ static bool run(uint64_t seed, unsigned step, unsigned fail, unsigned way)
 	if (again && is_errno(r, 0, "%s, made again after %s failed", work_kind_names[work.kind],
 			      reached ? sys_call_name(plan.what) : "nothing")) {
 		work_done(&work);
-		ok(work_holds(&work, why), "after %s failed: %s", reached ? sys_call_name(plan.what) : "nothing", why);
+		ok(work_holds(&work, why), "after %s failed in %s: %s",
+		   reached ? sys_call_name(plan.what) : "nothing", work_kind_names[work.kind], why);
 	}
 out:
 	work_close(&work);
