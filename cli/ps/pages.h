@@ -10,7 +10,8 @@
  * A sample looks at the window with which each stratum begins. A stratum is a stretch of the file
  * that is mapped or, where none is, of addresses: relatives and strangers who share a frame then
  * have it in the same stratum, and the window is at the same place for all of them, so that what
- * they share is seen shared. Merged pages (KSM) are the exception; frames.h says what is done about them.
+ * they share is seen shared. Merged pages (KSM) are the exception; frames.h says what is done about
+ * them.
  */
 #ifndef CLI_PS_PAGES_H
 #define CLI_PS_PAGES_H
