@@ -7,10 +7,11 @@
  *
  * Consumed: one reader takes the pages in order, and none is read twice. `consumed` is raised when
  * they have been read: from then on no writer keeps their content for this snapshot, and what was
- * kept is freed. A writer that looked before kept a copy, or waits to be overtaken: harmless both. A
- * writer that looks after knows that its page was read before it writes.
+ * kept is freed. A writer that looked before kept a copy, or waits to be overtaken: harmless both.
+ * A writer that looks after knows that its page was read before it writes.
  *
- * The versions themselves stay until the snapshot goes: they are linked into its buckets, and small.
+ * The versions themselves stay until the snapshot goes: they are linked into its buckets, and
+ * small.
  */
 #include <errno.h>
 

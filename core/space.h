@@ -215,14 +215,14 @@ int snap_read(struct snap *snap, uint64_t page, size_t offset, void *buffer, siz
 /* Likewise as the live space has it; not ordered against writers of the same page. */
 int space_read(struct space *space, uint64_t page, size_t offset, void *buffer, size_t length);
 
-/* In place, racing with writers: where the snapshot's content of a page is now, NULL where it has to
- * be copied. What was read there counts only if it is intact afterwards. */
+/* In place, racing with writers: where the snapshot's content of a page is now, NULL where it has
+ * to be copied. What was read there counts only if it is intact afterwards. */
 const void *snap_borrow(struct snap *snap, uint64_t page, uint64_t *ret_state);
 bool snap_is_intact(struct snap *snap, uint64_t page, uint64_t state);
 
 /* Since which epoch the content that the snapshot reads is there: 0 for what was never written. Two
- * snapshots for which it is the same read the same bytes. UINT64_MAX: it is read from elsewhere, and
- * nobody knows. */
+ * snapshots for which it is the same read the same bytes. UINT64_MAX: it is read from elsewhere,
+ * and nobody knows. */
 uint64_t snap_content_epoch(struct snap *snap, uint64_t page);
 
 uint64_t space_count_opened(const struct space *space);

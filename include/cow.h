@@ -423,10 +423,10 @@ COW_API int cow_store_restore(struct cow_store *store, const char *id,
 			      struct cow_region **ret_region);
 
 /* Flags of struct cow_layer_info. */
-#define COW_LAYER_HEAD       0x1u
-#define COW_LAYER_DELETED    0x2u /* there only for its children, until the next compaction */
-#define COW_LAYER_COMPRESSED 0x4u
-#define COW_LAYER_IN_USE     0x8u /* by a region or snapshot of this cow_store */
+#define COW_LAYER_HEAD       0x01u
+#define COW_LAYER_DELETED    0x02u /* there only for its children, until the next compaction */
+#define COW_LAYER_COMPRESSED 0x04u
+#define COW_LAYER_IN_USE     0x08u /* by a region or snapshot of this cow_store */
 #define COW_LAYER_DAMAGED    0x10u /* only its identity is known */
 
 struct cow_layer_info {

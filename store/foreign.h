@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Images that others wrote: raw, and qcow2 of versions 2 and 3, with clusters of 512 bytes to 2 MiB,
- * compressed or not, on backing files of either format. Only read; nothing in them is trusted:
+ * Images that others wrote: raw, and qcow2 of versions 2 and 3, with clusters of 512 bytes to 2
+ * MiB, compressed or not, on backing files of either format. Only read; nothing in them is trusted:
  * every offset is checked, and what is not understood is refused by its name in the log.
  *
  * Internal snapshots are not looked at: what is read is what a guest would see.

@@ -4,8 +4,8 @@
  * the parent need not be written again.
  *
  * A hint and no more: where the checksum is the same the parent itself is read and compared. So
- * nothing here need be exact, and what a save that failed has entered does no harm. 4 bytes for each
- * cluster that was ever saved.
+ * nothing here need be exact, and what a save that failed has entered does no harm. 4 bytes for
+ * each cluster that was ever saved.
  */
 #ifndef COW_STORE_KNOWN_H
 #define COW_STORE_KNOWN_H

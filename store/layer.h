@@ -71,8 +71,8 @@ enum table_use {
 int layer_read_slice(struct layer *layer, uint64_t slice, unsigned char buffer[CLUSTER],
 		     enum table_use use, const unsigned char **ret_table);
 
-/* Reads all tables at once, for somebody who will look at each; layer_unload() lets go of them. They
- * nest. Where there is no memory for it nothing happens. */
+/* Reads all tables at once, for somebody who will look at each; layer_unload() lets go of them.
+ * They nest. Where there is no memory for it nothing happens. */
 void layer_load(struct layer *layer);
 void layer_unload(struct layer *layer);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Bringing in a window under the traps that do not see first touches: a thread serves the window's
- * missing pages through userfaultfd, from an image. Only where that serves the kernel's own accesses,
- * too: else a system call on a page that nobody has touched would fail.
+ * missing pages through userfaultfd, from an image. Only where that serves the kernel's own
+ * accesses, too: else a system call on a page that nobody has touched would fail.
  */
 #ifndef COW_STORE_LAZY_H
 #define COW_STORE_LAZY_H
@@ -11,8 +11,8 @@
 
 struct lazy;
 
-/* Maps the image over the window and serves it. The image stays the caller's, and has to outlive it.
- * An errno: not to be had here, the window is as it was. */
+/* Maps the image over the window and serves it. The image stays the caller's, and has to outlive
+ * it. An errno: not to be had here, the window is as it was. */
 int lazy_new(struct image *image, unsigned char *window, size_t length, struct lazy **ret_lazy);
 void lazy_free(struct lazy *lazy); /* NULL-safe; the window is gone, or nobody touches it */
 

@@ -121,8 +121,8 @@ static int offload_read(struct backing *backing, uint64_t page, size_t offset, v
 	return r < 0 && r != -ENOMEM ? -EIO : r;
 }
 
-/* The chains in the list have layers open, and those keep the store: it is the last snapshot, or the
- * last one of this layer, that lets go of them. */
+/* The chains in the list have layers open, and those keep the store: it is the last snapshot, or
+ * the last one of this layer, that lets go of them. */
 static void offload_put(struct backing *backing)
 {
 	struct offload *offload = (struct offload *)(void *)backing;

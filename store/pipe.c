@@ -178,8 +178,8 @@ static bool add_page(struct pipe *pipe, uint64_t page, const unsigned char *byte
 	return zeroes;
 }
 
-/* What is zero gets no place in the file, so that has to be sure at once: a page with zeroes in it is
- * borrowed only if nobody has written it meanwhile; else it is copied. */
+/* What is zero gets no place in the file, so that has to be sure at once: a page with zeroes in it
+ * is borrowed only if nobody has written it meanwhile; else it is copied. */
 static bool add_borrowed(struct pipe *pipe, uint64_t page)
 {
 	struct snap *snap = &pipe->snapshot->snap;

@@ -8,8 +8,8 @@
  *                        memory that holds the layer, filled 2 MiB at a time (image.h)
  *
  * Many runs take long to map, and a process has some 65,000 mappings. Where they are many, a thread
- * brings the window in from such a file in memory, through userfaultfd (lazy.h); where that is not to
- * be had, short runs are read into memory at once, and long ones mapped.
+ * brings the window in from such a file in memory, through userfaultfd (lazy.h); where that is not
+ * to be had, short runs are read into memory at once, and long ones mapped.
  *
  * The region's pages begin as never written, so what is dirtied after is what the next save writes.
  */

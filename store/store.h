@@ -91,8 +91,8 @@ struct cow_store *store_get(struct cow_store *store);
 void store_put(struct cow_store *store);
 /* Puts new references in place; refs is the store's afterwards, or freed. */
 int store_commit(struct cow_store *store, struct refs *refs);
-/* The layer's file stays from here on, whatever is compacted or deleted. -EBUSY: it is being removed
- * just now. */
+/* The layer's file stays from here on, whatever is compacted or deleted. -EBUSY: it is being
+ * removed just now. */
 int store_hold(struct cow_store *store, uint64_t sequence);
 void store_release(struct cow_store *store, uint64_t sequence);
 int store_hold_locked(struct cow_store *store, uint64_t sequence); /* with layers_mutex */

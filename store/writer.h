@@ -39,8 +39,8 @@ int writer_new(struct cow_store *store, const struct writer_config *config,
 	       struct writer **ret_writer);
 
 /* guest: addresses in clusters, ascending, also beyond earlier calls; bytes: of each cluster, its
- * content, for as long as the call lasts, or NULL: recorded as zero; crcs of them. *ret_first: where
- * in the file the first one with content is, in clusters; the others follow. */
+ * content, for as long as the call lasts, or NULL: recorded as zero; crcs of them. *ret_first:
+ * where in the file the first one with content is, in clusters; the others follow. */
 int writer_write(struct writer *writer, const uint64_t guest[], const void *const bytes[],
 		 const uint32_t crcs[], unsigned count, uint64_t *ret_first);
 

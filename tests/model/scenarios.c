@@ -201,7 +201,7 @@ const struct scenario scenarios[] = {
 	},
 	{
 		.name = "detach",
-		.about = "a snapshot is read from elsewhere, and its memory reused, while it is read",
+		.about = "a snapshot is detached, and its memory reused, while it is read",
 		.pages = 1,
 		.trap = true,
 		.prepare = "s00 c0 s00 c1",

@@ -727,7 +727,8 @@ static void check_epochs(const struct held_snap *a, const struct held_snap *b, u
 	uint64_t epoch_a = snap_content_epoch((struct snap *)&a->snap, page);
 	uint64_t epoch_b = snap_content_epoch((struct snap *)&b->snap, page);
 
-	if (epoch_a == epoch_b && epoch_a != UINT64_MAX && memcmp(a->ghost[page], b->ghost[page], PAGE) != 0)
+	if (epoch_a == epoch_b && epoch_a != UINT64_MAX &&
+	    memcmp(a->ghost[page], b->ghost[page], PAGE) != 0)
 		model_fail("page %u differs between two snapshots of one content epoch", page);
 }
 

@@ -47,8 +47,8 @@ TAP_MAYBE_UNUSED static const char *scratch(void)
 	return scratch_in(NULL);
 }
 
-/* In memory, where there is such a directory: for tests of many saves, which would wait for the disk
- * most of the time. */
+/* In memory, where there is such a directory: for tests of many saves, which would wait for the
+ * disk most of the time. */
 TAP_MAYBE_UNUSED static const char *quick_scratch(void)
 {
 	return scratch_in(access("/dev/shm", W_OK | X_OK) == 0 ? "/dev/shm" : NULL);
