@@ -234,6 +234,18 @@ static bool is_chosen(unsigned n)
 	return before < FIRST_FEW || before % 64 == 63;
 }
 
+/* After each failure, so that it is known whose the lost ones are. */
+static unsigned files;
+
+static void check_files(void)
+{
+	unsigned now = open_files();
+
+	is_u64(now, files, "descriptors after %s in which %s failed with %s",
+	       work_kind_names[work.kind], sys_call_name(plan.what), tap_errno_name(plan.error));
+	files = now;
+}
+
 static unsigned fail_each(uint64_t seed, unsigned step)
 {
 	unsigned char kinds[CALLS_MAX];
@@ -246,8 +258,10 @@ static unsigned fail_each(uint64_t seed, unsigned step)
 		memcpy(plan.kinds, kinds, sizeof(kinds));
 		if (!is_chosen(n))
 			continue;
-		for (unsigned way = 0; way < 2; way++)
+		for (unsigned way = 0; way < 2; way++) {
 			failed += run(seed, step, n, way);
+			check_files();
+		}
 	}
 	return failed;
 }
@@ -265,7 +279,7 @@ static void report(void)
 
 TEST(every_call_fails_once)
 {
-	unsigned failed = 0, files;
+	unsigned failed = 0;
 
 	sys_injector = inject;
 	run(1, STEPS, 0, 0); /* what is kept for good by then */
@@ -274,7 +288,6 @@ TEST(every_call_fails_once)
 		for (unsigned step = 0; step < STEPS && tap.failed < 10; step++)
 			failed += fail_each(seed, step);
 	sys_injector = NULL;
-	is_u64(open_files(), files, "descriptors");
 	report();
 	ok(failed > 100, "%u failures", failed);
 	ok(plan.done[SYS_CALL_SYNC] && plan.done[SYS_CALL_RENAME] && plan.done[SYS_CALL_WRITE_AT] &&

@@ -110,14 +110,6 @@ int work_open(struct work *work, const char *directory, const struct work_option
 	return r;
 }
 
-void work_close(struct work *work)
-{
-	cow_region_free(work->region);
-	cow_store_close(work->store);
-	work->region = NULL;
-	work->store = NULL;
-}
-
 static bool is_possible(const struct work *work, enum work_kind kind)
 {
 	const struct work_state *state = &work->state;
@@ -184,6 +176,16 @@ static struct {
 	char saved[COW_ID_LENGTH];
 	struct cow_region *region; /* RESTORE */
 } plan;
+
+void work_close(struct work *work)
+{
+	/* Of a save that failed, or that nobody saw succeed. */
+	plan.snapshot = cow_snapshot_unref(plan.snapshot);
+	cow_region_free(work->region);
+	cow_store_close(work->store);
+	work->region = NULL;
+	work->store = NULL;
+}
 
 static void choose_layer(struct work *work)
 {
