@@ -118,7 +118,10 @@ def compressed_layers_read_the_same(directory):
     for layer, what in list(store.log().items()):
         if layer != store.model["head"] and what["sequence"] % 2:
             run(COW, "store", "delete", store.directory, layer)
-    run(COW, "store", "compact", "--compress", "--depth", "2", store.directory)
+    error = fails(COW, "store", "compact", "--compress", "--depth", "2", store.directory, status=None)
+    if "cannot be compressed" in error:
+        raise Skip(error.splitlines()[0])
+    equal(error, "", "compacted")
     for layer, what in store.log().items():
         assert what["depth"] <= 3, what
         run("qemu-img", "check", "-q", store.path(layer))

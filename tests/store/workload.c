@@ -370,6 +370,11 @@ int work_call(struct work *work)
 		options.flags = plan.flags;
 		options.depth_max = 3;
 		r = cow_store_compact(work->store, &options, NULL);
+		/* Built without compression. */
+		if (r == -EOPNOTSUPP && options.flags == COW_COMPACT_COMPRESS) {
+			options.flags = 0;
+			r = cow_store_compact(work->store, &options, NULL);
+		}
 		return r;
 	case WORK_RESTORE:
 		return call_restore(work);
