@@ -85,7 +85,7 @@ TEST(options_that_are_refused)
 		is_errno(new_with(PAGE, &bad), -EINVAL, "%s = %s", #member, #value); \
 	} while (0)
 
-	REFUSED(flags, 0x4u);
+	REFUSED(flags, 0x10u);
 	REFUSED(flags, 0x80000000u);
 	REFUSED(address, (void *)(uintptr_t)0x10001);
 	REFUSED(preimage_limit, 1);
