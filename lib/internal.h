@@ -21,7 +21,6 @@
 #include "sys/sys.h"
 
 struct bypass;
-struct bypass;
 struct spill;
 struct view;
 
