@@ -69,15 +69,10 @@ static int open_range(struct trap *trap, struct block range)
 
 #define FAR_PAGES 64u /* what is farther is not worth its copies */
 
-#define FAR_PAGES 64u /* what is farther is not worth its copies */
 
-#define FAR_PAGES 64u /* what is farther is not worth its copies */
 
-#define FAR_PAGES 64u /* what is farther is not worth its copies */
 
-#define FAR_PAGES 64u /* what is farther is not worth its copies */
 
-#define FAR_PAGES 64u /* what is farther is not worth its copies */
 
 /* Up to and with the next open page on both sides, or the nearer one; all there is where nothing is
  * open. */
