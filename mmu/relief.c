@@ -69,11 +69,6 @@ static int open_range(struct trap *trap, struct block range)
 
 #define FAR_PAGES 64u /* what is farther is not worth its copies */
 
-
-
-
-
-
 /* Up to and with the next open page on both sides, or the nearer one; all there is where nothing is
  * open. */
 static struct block widen(struct trap *trap, struct block range)
