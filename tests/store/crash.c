@@ -244,26 +244,33 @@ static void find_pending(struct world *world, size_t after)
 	}
 }
 
-static void set_size(struct world *world, struct content *content, uint64_t size)
+static void set_size(struct content *content, uint64_t size)
 {
 	if (size > content->room) {
 		content->room = size + size / 2;
 		content->data = realloc(content->data, content->room);
 		assert(content->data);
 	}
-	if (size > content->size) {
+	if (size > content->size)
 		memset(content->data + content->size, 0, size - content->size);
-		for (uint64_t i = content->size; world->garbage && i < size; i++)
-			content->data[i] = (unsigned char)(i * 167 + 91);
-	}
 	content->size = size;
 }
 
-static void put(struct world *world, struct content *content, const struct crash_op *op,
-		uint64_t from, uint64_t end)
+/* The size says that it is there, and it is not. A hole that nobody wrote is zero all the same. */
+static void put_garbage(struct content *content, uint64_t from, uint64_t end)
+{
+	uint64_t before = content->size;
+
+	if (end > before)
+		set_size(content, end);
+	for (uint64_t i = from > before ? from : before; i < end; i++)
+		content->data[i] = (unsigned char)(i * 167 + 91);
+}
+
+static void put(struct content *content, const struct crash_op *op, uint64_t from, uint64_t end)
 {
 	if (op->offset + end > content->size)
-		set_size(world, content, op->offset + end);
+		set_size(content, op->offset + end);
 	memcpy(content->data + op->offset + from, op->data + from, end - from);
 }
 
@@ -284,7 +291,9 @@ static void put_torn(struct world *world, struct content *content, const struct 
 		at = at < op->offset ? op->offset : at;
 		end = end > op->offset + op->length ? op->offset + op->length : end;
 		if (there)
-			put(world, content, op, at - op->offset, end - op->offset);
+			put(content, op, at - op->offset, end - op->offset);
+		else if (world->garbage)
+			put_garbage(content, at, end);
 	}
 }
 
@@ -323,8 +332,12 @@ static void apply(struct world *world, const struct crash_op *op, enum choice ch
 
 	if (choice == ABSENT) {
 		if (world->grown && op->kind == CRASH_WRITE &&
-		    op->offset + op->length > content->size)
-			set_size(world, content, op->offset + op->length);
+		    op->offset + op->length > content->size) {
+			if (world->garbage)
+				put_garbage(content, op->offset, op->offset + op->length);
+			else
+				set_size(content, op->offset + op->length);
+		}
 		return;
 	}
 	switch (op->kind) {
@@ -332,10 +345,10 @@ static void apply(struct world *world, const struct crash_op *op, enum choice ch
 		if (choice == TORN)
 			put_torn(world, content, op);
 		else
-			put(world, content, op, 0, op->length);
+			put(content, op, 0, op->length);
 		break;
 	case CRASH_TRUNCATE:
-		set_size(world, content, op->length);
+		set_size(content, op->length);
 		break;
 	case CRASH_CREATE:
 		set_entry(world, op->name, op->file);
