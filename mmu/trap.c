@@ -167,8 +167,11 @@ struct arming {
 		uint64_t page;
 		uint64_t gap; /* what it was, of one that was armed already; 0: it was open */
 	} pages[ARM_BATCH];
-	unsigned count;
+	unsigned count, runs;
 };
+
+/* So many calls are over while a writer that waits for one of the pages still spins, more or less. */
+#define ARM_RUNS 8u
 
 static void settle_claimed(struct trap *trap, const struct arming *arming, int error)
 {
@@ -209,7 +212,7 @@ static int arm_claimed(struct trap *trap, struct arming *arming)
 	if (runs.error)
 		atomic_store(&trap->refused, 1);
 	lock_drop(&trap->arm_lock);
-	arming->count = 0;
+	arming->count = arming->runs = 0;
 	return runs.error;
 }
 
@@ -236,7 +239,9 @@ static int arm_word(struct trap *trap, struct arming *arming, uint64_t word, uin
 	for (unsigned i = first; i <= last; i++)
 		if (gaps || (bits >> i & 1))
 			claim(trap, arming, word * 64 + i, bits >> i & 1);
-	if (arming->count > ARM_BATCH - 64)
+	if (!gaps)
+		arming->runs += (unsigned)__builtin_popcountll(bits & ~(bits << 1));
+	if (arming->count > ARM_BATCH - 64 || arming->runs > ARM_RUNS)
 		r = arm_claimed(trap, arming);
 	return r;
 }
