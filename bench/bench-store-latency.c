@@ -4,8 +4,8 @@
  * and by fork(), and the memory that each takes for it.
  *
  * The writer writes 64 bytes to a random page every 20 us, as a server under load does; both sides
- * do the same for as long as their save takes. fork()'s extra memory are the pages that the writer's
- * process had to copy: its minor faults. libcow's is the peak of what its pool held.
+ * do the same for as long as their save takes. fork()'s extra memory are the pages that the
+ * writer's process had to copy: its minor faults. libcow's is the peak of what its pool held.
  */
 #include <fcntl.h>
 #include <pthread.h>

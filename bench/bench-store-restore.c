@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Restoring: the first byte, and everything, both of the same restore; with nothing in the cache. */
+/* Restoring: the first byte, and everything, both of the same restore; with nothing in the
+ * cache. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -75,8 +75,8 @@ const struct command command_probe = {
 	.summary = "show which traps can be had here, why not, and how to get a better one",
 	.description =
 		"Tries, with the library's own calls, what the kernel, the container and the user\n"
-		"allow, and says why something is refused, which trap COW_TRAP_AUTO takes, and what\n"
-		"an administrator can do about it.\n",
+		"allow, and says why something is refused, which trap COW_TRAP_AUTO takes, and "
+		"what\nan administrator can do about it.\n",
 	.options = options,
 	.json = COMMAND_JSON_STDOUT,
 	.run = run,

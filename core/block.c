@@ -13,9 +13,9 @@
  *   none                              the page alone
  *   in a space of huge pages, none    the huge page, so that the kernel need not split it
  *
- * Scattered writes to one page in a hundred keep 1.1 pages each so, one in ten 1.4; writes to all of
- * memory in any order trap about four times in sixteen pages. Everything is read without a claim: the answer is a
- * guess, and fault_around() takes what it can get.
+ * Scattered writes to one page in a hundred keep 1.1 pages each so, one in ten 1.4; writes to all
+ * of memory in any order trap about four times in sixteen pages. Everything is read without a
+ * claim: the answer is a guess, and fault_around() takes what it can get.
  */
 #include "core/space.h"
 

@@ -106,8 +106,8 @@ static bool within_limit(const struct pool *pool, size_t more)
 	return pool->limit == 0 || pool->committed + more <= pool->limit;
 }
 
-/* What a spare takes from the system may not go beyond the limit, either: with it and the chunk that
- * has just been begun there must be room. */
+/* What a spare takes from the system may not go beyond the limit, either: with it and the chunk
+ * that has just been begun there must be room. */
 static bool wants_spare(const struct pool *pool)
 {
 	return !pool->spare && within_limit(pool, 2 * chunk_bytes(pool));

@@ -11,8 +11,8 @@
  *   all frames of a chunk idle, and more idle than idle_limit: the chunk goes back to the system
  *
  * Invariants (pool_validate checks them): committed = used + idle + headers, in bytes; never above
- * limit (a spare chunk, not counted yet, is taken only where it would fit); a chunk is on exactly one list: partial (has idle or fresh frames, and used ones), empty
- * (no used ones), or full.
+ * limit (a spare chunk, not counted yet, is taken only where it would fit); a chunk is on exactly
+ * one list: partial (has idle or fresh frames, and used ones), empty (no used ones), or full.
  *
  * Everything here is called with the space's lock held, and may run in a trap: it allocates from
  * host_map() alone. The pool knows no policy: at the limit frame_alloc() gives NULL.

@@ -40,13 +40,13 @@ struct snap {
 	struct space *space;
 	uint64_t epoch;
 	struct snap *older,
-		*newer;           /* the living, in order of their epochs; guarded by space.lock */
-	struct bucket *heap;      /* versions for which this is the newest reader; likewise */
-	uint64_t present_pages;   /* when it was taken */
-	_Atomic uint32_t dropped; /* given up: what it read may be gone; SNAP_... */
+		*newer;            /* the living, in order of their epochs; guarded by space.lock */
+	struct bucket *heap;       /* versions for which this is the newest reader; likewise */
+	uint64_t present_pages;    /* when it was taken */
+	_Atomic uint32_t dropped;  /* given up: what it read may be gone; SNAP_... */
 	_Atomic uint64_t consumed; /* pages below it are not read any more */
 	_Atomic(struct backing *) backing; /* set once: before what it read goes */
-	bool linked;              /* guarded by space.lock */
+	bool linked;                       /* guarded by space.lock */
 };
 
 #define SNAP_DROPPED  0x1u
@@ -79,8 +79,8 @@ struct space {
 	bool huge;            /* the window has huge pages, to be opened whole */
 
 	struct table table;
-	_Atomic uint64_t epoch;  /* changes only while the gate is sealed */
-	_Atomic uint64_t newest; /* epoch of the newest living snapshot, 0: none */
+	_Atomic uint64_t epoch;     /* changes only while the gate is sealed */
+	_Atomic uint64_t newest;    /* epoch of the newest living snapshot, 0: none */
 	_Atomic uint32_t consuming; /* snapshots that are being consumed */
 	struct { /* of one of them, for writers that shall not wait for the lock; 0: of none */
 		_Atomic uint64_t epoch, floor, end;

@@ -10,8 +10,8 @@
  *
  *   sums[page]   0: open, or never armed      else: what an armed page has to be
  *
- * A sum is taken away before its page is opened, so a sum that is the same after a look as before it
- * was for a page that stayed armed all the while.
+ * A sum is taken away before its page is opened, so a sum that is the same after a look as before
+ * it was for a page that stayed armed all the while.
  *
  * Pages are known from the table: one that was never written is not looked at, but for windows that
  * held content before the first cut. A cut reads everything that was ever written; this is for

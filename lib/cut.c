@@ -5,8 +5,8 @@
  * Gates are sealed together, after they have drained; what can fail or take time (memory for the
  * snapshots, waiting) comes before. While they are sealed nothing is called but dup_space(), which
  * takes the space's lock and no other. With a trap, signals are blocked: a handler that writes into
- * the region would wait for the thread that it interrupted. No handler may open a bracket, so without
- * one there is nothing to block.
+ * the region would wait for the thread that it interrupted. No handler may open a bracket, so
+ * without one there is nothing to block.
  *
  * Why the cut is consistent across threads: all stores of a bracket come before its leave, which
  * the drain sees; a bracket that begins later waits at the gate until the new epoch is published.

@@ -50,7 +50,8 @@ struct cow_region {
 	struct spill *spill;         /* NULL: none */
 	_Atomic uint32_t block_said; /* the log has been told once that there is no room */
 	pthread_mutex_t cut_mutex;   /* orders cuts and rollbacks; guards rolled_back_... */
-	uint64_t rolled_back_to, rolled_back_at; /* epochs: when the second one ended, the region was
+	uint64_t rolled_back_to,
+		rolled_back_at; /* epochs: when the second one ended, the region was
 						    as the first one's snapshot */
 	_Atomic uint64_t cut_ns_last, cut_ns_max;
 	_Atomic uint64_t dropped_snapshots, view_bytes;
@@ -92,8 +93,8 @@ int stats_room(const void *stats, size_t size, size_t first_release, size_t *ret
 /* --- region.c --- */
 /* Content that a layer above brings: what a page holds that was never written. */
 struct region_content {
-	/* For traps that see first touches: a file in memory that the window maps privately, and what
-	 * fills it (in a trap: struct trap_source). The descriptor stays the content's. */
+	/* For traps that see first touches: a file in memory that the window maps privately, and
+	 * what fills it (in a trap: struct trap_source). The descriptor stays the content's. */
 	int (*open)(void *context, int *ret_fd);
 	int (*fill)(void *context, uint64_t offset, size_t length);
 	/* For the others: maps it over the window. */

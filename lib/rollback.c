@@ -8,8 +8,8 @@
  * a guard snapshot is taken first, and everything is read once before it is needed.
  *
  * "Since" would grow with every rollback to the same snapshot, where each time other pages are
- * written: once most of what is looked at turns out to be as it was, the epoch is ended, so that the
- * next rollback to that snapshot looks only at what was opened after this one.
+ * written: once most of what is looked at turns out to be as it was, the epoch is ended, so that
+ * the next rollback to that snapshot looks only at what was opened after this one.
  */
 #include "lib/internal.h"
 

@@ -1,23 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Copying ahead: after a cut, the pages that were written in the interval before it are kept and
- * opened before anybody writes them again, by a thread of the library. Worth it where the same pages
- * are written between cuts: their writers no longer trap.
+ * opened before anybody writes them again, by a thread of the library. Worth it where the same
+ * pages are written between cuts: their writers no longer trap.
  *
  * Pages go through it like this:
  *
  *   opened by a trap --cut--> kept and opened ahead --cut--> compared with what was kept
  *                                    ^                          |               |
- *                                    +------- differs ----------+             equal: left armed, and
- *                                                                            forgotten until it traps
+ *                                    +------- differs ----------+           equal: left armed,
+ *                                                              forgotten until it traps
  *
- * So what is opened ahead in vain costs one copy, once. Where what was kept is gone with its snapshot,
- * pages are left armed in every eighth interval, some in each, and come back by trapping. It claims pages as a writer does, inside the
- * gate, a word of the bitmap (64 pages) at a time; and it stops where frames are scarce.
+ * So what is opened ahead in vain costs one copy, once. Where what was kept is gone with its
+ * snapshot, pages are left armed in every eighth interval, some in each, and come back by trapping.
+ * It claims pages as a writer does, inside the gate, a word of the bitmap (64 pages) at a time; and
+ * it stops where frames are scarce.
  *
  * Where the thread that cuts is the program's only one, single pages are not even armed: they are
- * kept within the cut, and stay open. A copy takes half as long as the call that would arm the page,
- * and nobody can write it meanwhile.
+ * kept within the cut, and stay open. A copy takes half as long as the call that would arm the
+ * page, and nobody can write it meanwhile.
  */
 #ifndef COW_MMU_AHEAD_H
 #define COW_MMU_AHEAD_H

@@ -40,8 +40,8 @@ static void fit(double few, double few_ns, double many, double many_ns, double *
 }
 
 /* In a cut the page tables are seldom in the cache: a short window pays for each line of them, a
- * long sweep has them fetched ahead. Measured with 1 % of 2 GiB written at random: with the price of
- * what is in the cache too much is joined, and the cut takes half as long again. */
+ * long sweep has them fetched ahead. Measured with 1 % of 2 GiB written at random: with the price
+ * of what is in the cache too much is joined, and the cut takes half as long again. */
 #define COLD  4.0
 #define SWEEP 2.0
 
@@ -96,8 +96,8 @@ uint64_t cost_widened(const struct cost *cost, uint64_t pages)
 	return is_better_wide(cost, pages) && pages < cost->wide_pages ? cost->wide_pages : pages;
 }
 
-/* Half of what is new: a few cuts follow a change, one disturbed cut does not last. Page tables that
- * are not in the cache make a call up to half as long again; only what is beyond that is the
+/* Half of what is new: a few cuts follow a change, one disturbed cut does not last. Page tables
+ * that are not in the cache make a call up to half as long again; only what is beyond that is the
  * call's. And other processes take their time from a cut, too, which is no reason to cover more:
  * hence the cap, at a little more than an interrupt was seen to cost. */
 #define FEW_CALLS  8u

@@ -3,9 +3,9 @@
  * The mprotect back end, for where userfaultfd is forbidden (containers): pages are made read-only,
  * a write gets SIGSEGV. Each run of pages with the same protection is a mapping of its own to the
  * kernel, of which a process may have vm.max_map_count (65,530 by default): scattered writes to
- * many thousands of pages between two cuts can run into it, and then more is opened than was written
- * (relief.c). Where not even a kept copy finds a mapping, the process ends with what a write to
- * read-only memory ends with.
+ * many thousands of pages between two cuts can run into it, and then more is opened than was
+ * written (relief.c). Where not even a kept copy finds a mapping, the process ends with what a
+ * write to read-only memory ends with.
  */
 #include <errno.h>
 #include <signal.h>

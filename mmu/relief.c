@@ -8,9 +8,9 @@
  * mappings back. Each page in between is opened by the core like one that was written, so it costs
  * a kept copy, and nothing is lost.
  *
- * What the open set holds may be armed all the same, since that is how we came here: then the kernel
- * refuses again, and the range grows to the next open page, at worst to the whole region, which is
- * one mapping.
+ * What the open set holds may be armed all the same, since that is how we came here: then the
+ * kernel refuses again, and the range grows to the next open page, at worst to the whole region,
+ * which is one mapping.
  *
  * A range is opened for the kernel while all of it is open for the core, and stays so: no cut falls
  * here, inside the gate, and arming ahead takes arm_lock.

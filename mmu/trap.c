@@ -170,7 +170,8 @@ struct arming {
 	unsigned count, runs;
 };
 
-/* So many calls are over while a writer that waits for one of the pages still spins, more or less. */
+/* So many calls are over while a writer that waits for one of the pages still spins, more or
+ * less. */
 #define ARM_RUNS 8u
 
 static void settle_claimed(struct trap *trap, const struct arming *arming, int error)

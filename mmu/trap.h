@@ -76,12 +76,13 @@ struct trap {
 	struct lock arm_lock;     /* who holds it sees no page armed ahead */
 	_Atomic uint32_t refused; /* since the last cut the kernel refused to open a page */
 	struct lock start_lock;   /* guards the start */
-	_Atomic uint32_t writers; /* shards of the threads that trapped since the last cut; all: who knows */
-	struct cost cost;         /* of protecting; under the cut mutex once started */
-	bool exact;               /* a cut makes no use of the cost */
-	bool rounds;              /* a cut arms ahead where other threads write */
-	int uffd;                 /* -1: none */
-	void *service;            /* of the thread trap */
+	_Atomic uint32_t
+		writers; /* shards of the threads that trapped since the last cut; all: who knows */
+	struct cost cost; /* of protecting; under the cut mutex once started */
+	bool exact;       /* a cut makes no use of the cost */
+	bool rounds;      /* a cut arms ahead where other threads write */
+	int uffd;         /* -1: none */
+	void *service;    /* of the thread trap */
 };
 
 /* The space exists and is not in use yet; memory for the open set is all that is taken. */
@@ -136,8 +137,8 @@ int trap_assure(struct trap *trap, uint64_t page);
 int trap_relieve(struct trap *trap, uint64_t page);
 bool trap_is_relieving(void);
 
-/* For who looks at the table inside the gate, which a cut need not do: what this thread, or one that
- * it heard of, wrote before is known after it. NULL: no trap. */
+/* For who looks at the table inside the gate, which a cut need not do: what this thread, or one
+ * that it heard of, wrote before is known after it. NULL: no trap. */
 static inline void trap_await(struct trap *trap)
 {
 	if (trap && trap->ops->await)
@@ -159,8 +160,8 @@ int trap_new_mprotect(struct space *space, const struct trap_policy *policy,
 		      struct trap **ret_trap);
 void trap_free(struct trap *trap); /* NULL-safe; nobody is inside */
 
-/* For the userfaultfd back ends, before the start: the window maps a file in memory privately, which
- * source fills. What it fills in is the window's base: armed, written by nobody. */
+/* For the userfaultfd back ends, before the start: the window maps a file in memory privately,
+ * which source fills. What it fills in is the window's base: armed, written by nobody. */
 void trap_set_source(struct trap *trap, const struct trap_source *source);
 
 #endif

@@ -124,8 +124,8 @@ static int protect_rest(struct uffd *uffd, const struct granule *granule)
 	return r;
 }
 
-/* Where each page got the zero page, only its bytes tell whether it was written; what was written as
- * zero reads like one that was not. */
+/* Where each page got the zero page, only its bytes tell whether it was written; what was written
+ * as zero reads like one that was not. */
 static void look_at_contents(struct uffd *uffd, struct granule *granule)
 {
 	size_t words = space_page_size(uffd->trap.space) / sizeof(uint64_t);

@@ -12,8 +12,8 @@
  *
  * Making a granule watched lets go of its registration for a moment, in which other threads may
  * write it unseen. That is no harm: all of it reads as zero to older snapshots, and what turns out
- * to have content afterwards is opened in this epoch like any page. Whoever asks the table meanwhile
- * waits for that (uffd_await()).
+ * to have content afterwards is opened in this epoch like any page. Whoever asks the table
+ * meanwhile waits for that (uffd_await()).
  *
  * Of a window with a source all pages are protected from the start, and stay registered as missing;
  * a granule is watched when the source has filled it.
@@ -34,8 +34,8 @@ struct uffd {
 	int pagemap;
 	int file; /* what the window maps, -1: nothing. Its data is content, mapped or not */
 	struct trap_source source; /* or it has none of its own: see trap_set_source() */
-	struct lock convert_lock; /* guards granules */
-	_Atomic uint8_t *watched; /* a byte for each granule */
+	struct lock convert_lock;  /* guards granules */
+	_Atomic uint8_t *watched;  /* a byte for each granule */
 	size_t granules;
 };
 

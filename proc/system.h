@@ -28,7 +28,7 @@ int proc_cgroup_find(struct text text, const char *controller, struct text *ret_
 
 /* A line of /proc/PID/mountinfo. Blanks in paths stand there as \040, and here. */
 struct proc_mount {
-	uint64_t id;      /* as statx() tells it */
+	uint64_t id;       /* as statx() tells it */
 	struct text root;  /* what of the file system is mounted */
 	struct text point; /* where */
 	struct text type, super_options;

@@ -20,6 +20,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root" || exit 1
 # What is generated and included; without BPF there is no such target.
 ninja -C "$build" bpf/stat.skel.h >/dev/null 2>&1 || true
+ninja -C "$build" cli/embedded-style.c cli/embedded-plots.c cli/embedded-chart.c >/dev/null 2>&1 || true
 folders="include sys core mmu lib store proc bpf sqlite cli tests bench fuzz examples"
 if [ $# -gt 0 ]; then
 	sources=$*
@@ -55,7 +56,7 @@ check_format() {
 }
 
 check_text() {
-	! { git grep -nE --untracked '[ 	]+$' -- $folders scripts man Makefile '*.build' |
+	! { git grep -InE --untracked '[ 	]+$' -- $folders scripts man Makefile '*.build' |
 		grep -v '\.scd:' | grep . ||
 		awk '{ gsub(/\t/, "        ") } length > 100 { print FILENAME ":" FNR ": longer than 100 columns" }' \
 			$sources | grep . ; }

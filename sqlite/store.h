@@ -2,9 +2,9 @@
 /*
  * Databases in stores: directories of layers, written by cow_save() and opened with store=1.
  *
- * A layer is the region, which is larger than the database; how much of it the database is stands in
- * the layer's state. A layer without that state (an imported image) is taken for a database file as it
- * is, and its size for that of the file.
+ * A layer is the region, which is larger than the database; how much of it the database is stands
+ * in the layer's state. A layer without that state (an imported image) is taken for a database file
+ * as it is, and its size for that of the file.
  */
 #ifndef COW_SQLITE_STORE_H
 #define COW_SQLITE_STORE_H

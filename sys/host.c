@@ -13,9 +13,9 @@
 /* mmap() aligns to pages only: take more, and give back what is left on both sides. The memory is
  * not inherited by fork(): a child cannot use a region, so its page tables need not carry it.
  *
- * No huge pages unless asked for: where they are on for everybody, as in Debian's kernels, the first
- * touch of an aligned chunk would take 2 MiB, and a limit would bound what the pool counts but not
- * what the process has. */
+ * No huge pages unless asked for: where they are on for everybody, as in Debian's kernels, the
+ * first touch of an aligned chunk would take 2 MiB, and a limit would bound what the pool counts
+ * but not what the process has. */
 void *host_map(size_t bytes, size_t align)
 {
 	size_t page = sys_page_size();

@@ -82,7 +82,8 @@ int sys_sync_data(int fd); /* fdatasync() */
 int sys_sync(int fd);      /* fsync(), of directories too */
 int sys_rename_at(int directory, const char *from, const char *to);
 int sys_unlink_at(int directory, const char *name);
-/* One byte of a file, for as long as it is open (F_OFD_SETLK): F_RDLCK, F_WRLCK, F_UNLCK. -EBUSY. */
+/* One byte of a file, for as long as it is open (F_OFD_SETLK): F_RDLCK, F_WRLCK, F_UNLCK.
+ * -EBUSY. */
 int sys_lock(int fd, uint64_t byte, int kind);
 int sys_clone_range(int to, uint64_t to_offset, int from, uint64_t from_offset, uint64_t length);
 int sys_file_size(int fd, uint64_t *ret_bytes, uint64_t *ret_links);
@@ -91,8 +92,7 @@ unsigned sys_cpus(void); /* that this thread may run on; at least 1 */
 /* Begins to write back, waits for nothing. */
 void sys_start_writeback(int fd, uint64_t offset, uint64_t length);
 /* Calls visit with each name but "." and ".."; non-zero stops. */
-int sys_list_directory(int directory, int (*visit)(const char *name, void *context),
-		       void *context);
+int sys_list_directory(int directory, int (*visit)(const char *name, void *context), void *context);
 /* As sys_map(), from an offset in the file. */
 int sys_map_at(void *address, size_t length, int protection, int flags, int fd, uint64_t offset,
 	       void **ret_address);

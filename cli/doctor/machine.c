@@ -184,8 +184,7 @@ static void look_at_userfaultfd(struct doctor *doctor)
 		finding_advice(finding,
 			       "give the service CAP_SYS_PTRACE or access to /dev/userfaultfd, not "
 			       "vm.unprivileged_userfaultfd=1 to all");
-	finding_reason(finding,
-		       "rule of the kernel since 5.11; cow probe tries the traps");
+	finding_reason(finding, "rule of the kernel since 5.11; cow probe tries the traps");
 }
 
 void doctor_look_at_machine(struct doctor *doctor)

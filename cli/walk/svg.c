@@ -253,7 +253,7 @@ static void draw_head(FILE *out, const struct walk *walk, int height)
 	text(out, MARGIN, 58, INK, "start",
 	     walk->sees_frames ?
 		     "Left the kernel: frames by number, \303\227 how often each is mapped. "
-		     RIGHT :
+		     "" RIGHT :
 		     "Left the kernel, frame numbers hidden (they need CAP_SYS_ADMIN). " RIGHT);
 	text(out, MARGIN, 74, walk->contradictions ? MARK : FAINT, "start",
 	     walk->contradictions ?

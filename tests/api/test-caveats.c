@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The caveats of libcow(7), shown: who writes past every trap, what that does to a snapshot, and that
- * COW_REGION_CHECK finds it. And the ways that look alike, but are seen.
+ * The caveats of libcow(7), shown: who writes past every trap, what that does to a snapshot, and
+ * that COW_REGION_CHECK finds it. And the ways that look alike, but are seen.
  *
  * Model
- * - A region of pages full of ones, a snapshot, then somebody writes a nine. Where the trap notices,
+ * - A region of pages full of ones, a snapshot, then somebody writes a nine. Where the trap
+ * notices,
  *   the snapshot still reads ones. Where it does not, the snapshot reads what the live region does:
  *   that is what the caveat warns of, and the test fails should it no longer be so, since then the
  *   manual is wrong.
@@ -369,8 +370,8 @@ TEST(discard_is_what_to_use)
 	tear_down();
 }
 
-/* The page moves away, protection and all; another one comes in its place. In a child: the region is
- * beyond help afterwards. */
+/* The page moves away, protection and all; another one comes in its place. In a child: the region
+ * is beyond help afterwards. */
 static int move_a_page(void)
 {
 	unsigned char *elsewhere, *fresh;

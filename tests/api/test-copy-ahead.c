@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* COW_REGION_COPY_AHEAD: pages that are written between all cuts stop trapping, pages that no longer
- * are stop being copied, and every snapshot stays right, also while the writer is faster. */
+/* COW_REGION_COPY_AHEAD: pages that are written between all cuts stop trapping, pages that no
+ * longer are stop being copied, and every snapshot stays right, also while the writer is faster. */
 #include "lib/helper.h"
 #include "tests/api/common.h"
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The cases of the kernel's own tests of copy-on-write (selftests/mm/cow.c), put to a region: whatever
- * a page was before, and by whichever way somebody still holds on to it, a snapshot never sees later
- * writes, and the live region never sees those of a child or a branch.
+ * The cases of the kernel's own tests of copy-on-write (selftests/mm/cow.c), put to a region:
+ * whatever a page was before, and by whichever way somebody still holds on to it, a snapshot never
+ * sees later writes, and the live region never sees those of a child or a branch.
  *
  * Model
- * - Kinds of page: never touched; read, so that the kernel's zero page is there; written; written by
+ * - Kinds of page: never touched; read, so that the kernel's zero page is there; written; written
+ * by
  *   a system call; swapped out before the snapshot, or after it; part of a huge page, also swapped
  *   out. In private memory and in a memfd.
  * - Ways to hold on: a view; pages in a pipe (vmsplice), of the view, of a branch, of a child; a
@@ -421,8 +422,8 @@ static void child_and_parent_write(void)
 
 /* --- the kernel's hands --- */
 
-/* As libcow(7) says: where nothing was touched yet within 2 MiB, the signal trap lets the program in,
- * and not the kernel. */
+/* As libcow(7) says: where nothing was touched yet within 2 MiB, the signal trap lets the program
+ * in, and not the kernel. */
 static void look_first(const unsigned char *page)
 {
 	ssize_t n;

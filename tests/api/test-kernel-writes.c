@@ -90,7 +90,8 @@ static void tear_down(void)
 
 /* --- the ways: each puts the first length bytes of the source at an address --- */
 
-/* Returns how many bytes, or a negative errno. What is left of a stream is the caller's to drain. */
+/* Returns how many bytes, or a negative errno. What is left of a stream is the caller's to
+ * drain. */
 typedef ssize_t (*way_fn)(unsigned char *to, size_t length);
 
 static ssize_t result(ssize_t n)

@@ -597,7 +597,8 @@ static void fail_each(unsigned way)
 		if (!is_chosen(n) || (way > 0 && ways[way] == ways[0]))
 			continue;
 		failed++;
-		/* Under a limit it is a matter of time what is spilled: the last ones may not come. */
+		/* Under a limit it is a matter of time what is spilled: the last ones may not
+		 * come. */
 		ok(run_script(n + 1, way) || n > record.count / 10 * 9, "failure %u is met", n);
 		is_u64(open_files(), files, "descriptors after failure %u", n);
 		if (COUNT_MAPPINGS)

@@ -58,7 +58,8 @@ const struct scenario scenarios[] = {
 	},
 	{
 		.name = "block",
-		.about = "a trap opens its page's neighbour beside the neighbour's writer, and a cut",
+		.about = "a trap opens its page's neighbour beside the neighbour's writer, and a "
+			 "cut",
 		.pages = 2,
 		.trap = true,
 		.prepare = "@0 s00 s10 c0",

@@ -11,10 +11,12 @@
  *   any subset may be on the disk, in any order: entries of the directory are not ordered among each
  *   other, nor against contents, which is less than most file systems promise. Each entry operation
  *   is atomic. A write is torn at sectors of 512 bytes; a sector is old or new.
- * - What was never written reads as zeroes within a file's size; a write that is on the disk in part
+ * - What was never written reads as zeroes within a file's size; a write that is on the disk in
+ * part
  *   may or may not have grown the file to its full length. Sectors of a file system that does not
  *   promise zeroes read as garbage: states of that kind are made, too.
- * - Between two syncs there are more subsets than can be tried. For each crash point are tried: none,
+ * - Between two syncs there are more subsets than can be tried. For each crash point are tried:
+ * none,
  *   all, each one alone, all but one, a few at random, and these torn. States that are equal (same
  *   names, same bytes, same mark) are visited once.
  *

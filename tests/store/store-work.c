@@ -4,8 +4,8 @@
  *
  * Runs a workload (workload.h) on the store DIR and writes down what it has to hold, for tests in
  * other languages: REFERENCES/ID.raw, a layer's content as it should read, and on standard output a
- * line of JSON: the region's length, the offsets of the pages that are ever written, HEAD, tags, and
- * for each layer the version of each of these pages (0: all zero).
+ * line of JSON: the region's length, the offsets of the pages that are ever written, HEAD, tags,
+ * and for each layer the version of each of these pages (0: all zero).
  *
  * MIX: "chain": saves alone; "no-compact"; otherwise a bit of everything.
  */

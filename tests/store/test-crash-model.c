@@ -85,8 +85,8 @@ TEST(each_mistake_shows)
 		ok(crash_each_state(&mutant, &thorough, look, NULL, NULL) == 1, "%s", name);
 		crash_log_free(&mutant);
 	}
-	/* Two syncs of contents, two of the directory: left out, early, late (but the last one, which
-	 * nothing waits for); and two renames in the wrong order. */
+	/* Two syncs of contents, two of the directory: left out, early, late (but the last one,
+	 * which nothing waits for); and two renames in the wrong order. */
 	is_u64(count, 4 + 4 + 3 + 1, "mutants");
 	crash_log_free(&log);
 }

@@ -9,8 +9,8 @@
  * every page of every layer as read by the library and by a second reader, and no damage. What a
  * call had promised by returning has to be there. Some of the stores are written on.
  *
- * Then the log is spoilt: one sync left out, made too early or too late, two renames exchanged. Each
- * of these has to be caught by the same check.
+ * Then the log is spoilt: one sync left out, made too early or too late, two renames exchanged.
+ * Each of these has to be caught by the same check.
  */
 #include <sys/stat.h>
 
@@ -262,8 +262,8 @@ static bool is_caught(const struct crash_log *mutant, size_t at)
 	return crash_each_state(mutant, &options, check, NULL, NULL) != 0;
 }
 
-/* A directory's sync behind a new HEAD, in a call that promises nothing new (a compaction): HEAD then
- * only forgets layers that are gone, and the old one does no harm. */
+/* A directory's sync behind a new HEAD, in a call that promises nothing new (a compaction): HEAD
+ * then only forgets layers that are gone, and the old one does no harm. */
 static bool is_harmless(const struct crash_log *log, size_t at)
 {
 	unsigned mark = 0;

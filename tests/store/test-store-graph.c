@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The picture of a history: a chain, branches that meet, roots, deleted layers, in both alphabets. */
+/* The picture of a history: a chain, branches that meet, roots, deleted layers, in both
+ * alphabets. */
 #include "cli/store/store.h"
 #include "tests/tap.h"
 

@@ -4,9 +4,9 @@
  *
  * A workload (workload.h) runs step by step. For each step, and each call through the seam
  * (sys/sys.h) that it makes, the workload runs up to the step and makes it with that call failing:
- * with an error of its kind, in two ways. The step succeeds all the same, or says an errno; then the
- * store, as it is open and as a newcomer opens it, holds exactly what it held before the step, or
- * what the step makes of it (where all that failed was to be sure of it). Made again, the step
+ * with an error of its kind, in two ways. The step succeeds all the same, or says an errno; then
+ * the store, as it is open and as a newcomer opens it, holds exactly what it held before the step,
+ * or what the step makes of it (where all that failed was to be sure of it). Made again, the step
  * succeeds. No file of the failed attempt is left, no descriptor either.
  *
  * Writes that are done in part only, through the table of file operations (store/io.h), change

@@ -2,9 +2,9 @@
 /*
  * Processes killed while they save, and a disk that is full.
  *
- * A child runs a workload (workload.h) on a store and notes in shared memory what it holds before each
- * call and what the call is to make of it. It is killed with SIGKILL at a random moment. The store
- * then holds one of the two, exactly; the next child goes on from there.
+ * A child runs a workload (workload.h) on a store and notes in shared memory what it holds before
+ * each call and what the call is to make of it. It is killed with SIGKILL at a random moment. The
+ * store then holds one of the two, exactly; the next child goes on from there.
  *
  * The full disk is a small ext4 in a file, mounted for this process alone: saves until there is no
  * space, then deletions, then saves again. It needs root.

@@ -4,8 +4,8 @@
  *
  * A work is a directory, the store in it, a small region, and what each layer must read as. Its
  * steps are chosen by a seed: write some pages and save them (with a tag, in full, without moving
- * HEAD, ...), tag, untag, delete, compact, restore an older layer and go on from it, close and open.
- * After a step that succeeded the model has moved on; after one that failed it has not.
+ * HEAD, ...), tag, untag, delete, compact, restore an older layer and go on from it, close and
+ * open. After a step that succeeded the model has moved on; after one that failed it has not.
  *
  * Contents are versions: what page p holds in version v follows from p and v, differs in every
  * sector, and version 0 is all zero.
