@@ -7,7 +7,7 @@
  *	cow_drop(name [, schema])                drops a snapshot or a branch; returns the name
  *	cow_branch(snapshot, branch [, schema])  returns the URI that opens the branch
  *	cow_export(snapshot, path [, schema])    NULL: the present; returns the bytes written
- *	cow_save(snapshot, store [, tag [, schema]])  NULL: the present; returns the layer's identity
+ *	cow_save(snapshot, store [, tag [, schema]])  NULL: the present; gives the layer's id
  *	cow_version()
  *
  * Each takes effect at once, outside transactions, and so refuses to run within one of the caller's

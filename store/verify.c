@@ -75,8 +75,7 @@ static int read_array(struct verify *verify, const struct index_entry *entry, in
 	int r;
 
 	if (at > entry->file_bytes - CLUSTER)
-		return report(verify, &entry->id, 0, entry->file_bytes, "not as long as written") ?:
-												    1;
+		return report(verify, &entry->id, 0, entry->file_bytes, "too short") ?: 1;
 	bytes = entry->file_bytes - CLUSTER - at;
 	if (bytes < footer->crc_count * 4)
 		return report(verify, &entry->id, at, bytes, "the checksums are cut short") ?: 1;
