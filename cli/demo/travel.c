@@ -8,8 +8,8 @@
  *	rollback  the writer stops; cow_rollback(); the file exported then is the snapshot's, byte
  *	          for byte but for the change counters
  *	resume    the load goes on from the transaction that the snapshot held
- *	store     it is saved again and again as it goes on, each time what has changed; the last one
- *	          is opened from the store, and exported for the stock sqlite3 to check
+ *	store     it is saved as it goes on, each time what has changed; what was saved last is
+ *	          opened from the store, and exported for the stock sqlite3 to check
  */
 #include <dirent.h>
 #include <errno.h>

@@ -9,7 +9,8 @@
  * - A crash comes after any number of operations. What a sync covered by then is on the disk: a
  *   file's sync covers the contents of that file, a directory's sync the entries. Of everything
  *   else any subset may be on the disk, in any order: entries of the directory are not ordered
- *   among each other, nor against contents, which is less than most file systems promise. Each entry operation
+ *   among each other, nor against contents, which is less than most file systems promise. Each
+ *   entry operation
  *   is atomic. A write is torn at sectors of 512 bytes; a sector is old or new.
  * - What was never written reads as zeroes within a file's size; a write that is on the disk in
  * part
