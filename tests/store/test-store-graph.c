@@ -52,7 +52,8 @@ TEST(branches)
 	       "● d\n│ ● c\n│ │ ● b\n├─┴─╯\n● a\n", "three");
 	is_str(DRAW(true, { "e", "a", 0 }, { "d", "b", 0 }, { "c", "a", 0 }, { "a", "", 0 },
 		    { "b", "", 0 }),
-	       "● e\n│ ● d\n│ │ ● c\n├─┼─╯\n● │ a\n  ● b\n", "one that passes by");
+	       "● e\n│ ● d\n│ │ ● c\n"
+	       "├─┼─╯\n● │ a\n  ● b\n", "one that passes by");
 }
 
 TEST(roots)
