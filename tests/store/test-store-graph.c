@@ -53,7 +53,8 @@ TEST(branches)
 	is_str(DRAW(true, { "e", "a", 0 }, { "d", "b", 0 }, { "c", "a", 0 }, { "a", "", 0 },
 		    { "b", "", 0 }),
 	       "● e\n│ ● d\n│ │ ● c\n"
-	       "├─┼─╯\n● │ a\n  ● b\n", "one that passes by");
+	       "├─┼─╯\n● │ a\n  ● b\n",
+	       "one that passes by");
 }
 
 TEST(roots)
