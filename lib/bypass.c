@@ -147,12 +147,19 @@ static void check_and_unprotect(struct mmu *mmu, uint64_t first, uint64_t count)
 		bypass->inner->ops->unprotect(bypass->inner, first, count);
 }
 
-static const struct mmu_ops bypass_ops[] = {
-	{
-		.name = "check",
-		.protect_open = check_and_protect,
-		.unprotect = check_and_unprotect,
-	},
+/* What stays open has no checksum: it was taken away when the page was opened. */
+static int keep_open_inner(struct mmu *mmu)
+{
+	struct mmu *inner = bypass_of(mmu)->inner;
+
+	return inner->ops->keep_open ? inner->ops->keep_open(inner) : 0;
+}
+
+static const struct mmu_ops bypass_ops = {
+	.name = "check",
+	.protect_open = check_and_protect,
+	.unprotect = check_and_unprotect,
+	.keep_open = keep_open_inner,
 };
 
 /* --- setting it up --- */
@@ -172,7 +179,7 @@ int bypass_new(struct cow_region *region)
 	if (!bypass)
 		return -ENOMEM;
 	*bypass = (struct bypass){
-		.mmu = { .ops = bypass_ops },
+		.mmu = { .ops = &bypass_ops },
 		.inner = space->mmu,
 		.region = region,
 		.bytes = space->pages * sizeof(bypass->sums[0]),

@@ -6,11 +6,13 @@
 
 #define PAGES 512u
 
+static uint32_t more_flags;
+
 static struct cow_region *ahead_region(size_t limit)
 {
 	struct cow_region_options options = explicit_options();
 
-	options.flags = COW_REGION_COPY_AHEAD;
+	options.flags = COW_REGION_COPY_AHEAD | more_flags;
 	options.block = PAGE;
 	options.preimage_limit = limit;
 	options.limit_policy = COW_LIMIT_DROP;
@@ -70,7 +72,7 @@ TEST(what_is_written_again_does_not_trap)
 	cow_region_free(region);
 }
 
-TEST(a_single_thread_has_them_kept_in_the_cut)
+static void keep_in_the_cut(void)
 {
 	struct cow_region *region = ahead_region(0);
 	struct cow_snapshot *snapshot = NULL;
@@ -94,6 +96,19 @@ TEST(a_single_thread_has_them_kept_in_the_cut)
 	cow_snapshot_unref(snapshot);
 	space_validate(&region->space);
 	cow_region_free(region);
+}
+
+TEST(a_single_thread_has_them_kept_in_the_cut)
+{
+	keep_in_the_cut();
+}
+
+/* What is left open by the inner back end has to be kept by it, whatever stands before it. */
+TEST(also_where_bypassing_writes_are_looked_for)
+{
+	more_flags = COW_REGION_CHECK;
+	keep_in_the_cut();
+	more_flags = 0;
 }
 
 TEST(what_is_not_written_any_more_is_left_alone)
@@ -159,5 +174,6 @@ TEST(it_stops_near_the_limit)
 }
 
 TAP_MAIN(CASE(what_is_written_again_does_not_trap), CASE(a_single_thread_has_them_kept_in_the_cut),
+	 CASE(also_where_bypassing_writes_are_looked_for),
 	 CASE(what_is_not_written_any_more_is_left_alone),
 	 CASE(a_writer_that_is_faster_is_right_as_well), CASE(it_stops_near_the_limit))
