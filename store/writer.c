@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include <assert.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 
+#include "store/draft.h"
 #include "store/io.h"
 #include "store/writer.h"
 #include "sys/sys.h"
@@ -18,11 +17,9 @@ struct layout {
 };
 
 struct writer {
-	struct cow_store *store;
 	struct writer_config config;
 	struct layout layout;
-	int fd;
-	char name[LAYER_NAME_LENGTH], temporary[LAYER_NAME_LENGTH + 4];
+	struct draft draft;
 	uint64_t next;        /* where the next cluster of data goes */
 	uint64_t flushed;     /* below it write-back has begun, bytes */
 	uint64_t zeros, held; /* guest clusters of the region */
@@ -30,8 +27,6 @@ struct writer {
 	unsigned char *group; /* tables [group_first, next_table) */
 	uint64_t group_first, next_table;
 	uint64_t slice; /* that the newest table is of, plus one */
-	uint32_t *crcs; /* of the clusters of the file, as in the file */
-	uint64_t crcs_room;
 };
 
 /* --- the layout --- */
@@ -75,39 +70,6 @@ static struct layout plan(const struct writer_config *config)
 	return layout;
 }
 
-/* --- checksums --- */
-
-static int note_crc(struct writer *writer, uint64_t cluster, uint32_t crc)
-{
-	if (cluster >= writer->crcs_room) {
-		uint64_t room = cluster + cluster / 2 + 1024;
-		uint32_t *more = sys_alloc_array(room, sizeof(more[0]));
-
-		if (!more)
-			return -ENOMEM;
-		if (writer->crcs_room > 0)
-			memcpy(more, writer->crcs, writer->crcs_room * sizeof(more[0]));
-		/* What is never written is a hole. */
-		for (uint64_t i = writer->crcs_room; i < room; i++)
-			more[i] = __builtin_bswap32(crc32c_of_zero_cluster());
-		sys_free(writer->crcs);
-		writer->crcs = more;
-		writer->crcs_room = room;
-	}
-	writer->crcs[cluster] = __builtin_bswap32(crc);
-	return 0;
-}
-
-static int write_checked(struct writer *writer, uint64_t cluster, const unsigned char *bytes,
-			 uint64_t count)
-{
-	int r = 0;
-
-	for (uint64_t i = 0; r == 0 && i < count; i++)
-		r = note_crc(writer, cluster + i, crc32c(bytes + i * CLUSTER, CLUSTER));
-	return r < 0 ? r : io_write_bytes(writer->fd, bytes, count * CLUSTER, cluster * CLUSTER);
-}
-
 /* --- second-level tables --- */
 
 static int flush_group(struct writer *writer)
@@ -116,8 +78,8 @@ static int flush_group(struct writer *writer)
 	int r = 0;
 
 	if (count > 0)
-		r = write_checked(writer, writer->layout.l2 + writer->group_first, writer->group,
-				  count);
+		r = draft_write(&writer->draft, writer->layout.l2 + writer->group_first,
+				writer->group, count);
 	writer->group_first = writer->next_table;
 	return r;
 }
@@ -163,7 +125,7 @@ static int enter_run(struct writer *writer, const uint64_t guest[], const void *
 		}
 		r = enter(writer, guest[i], writer->next * CLUSTER | QCOW2_COPIED);
 		if (r == 0)
-			r = note_crc(writer, writer->next, crcs[i]);
+			r = draft_note(&writer->draft, writer->next, crcs[i]);
 		writer->next++;
 		writer->held++;
 	}
@@ -176,7 +138,7 @@ static void begin_writeback(struct writer *writer)
 
 	if (end - writer->flushed < WRITEBACK_STEP)
 		return;
-	sys_start_writeback(writer->fd, writer->flushed, end - writer->flushed);
+	sys_start_writeback(writer->draft.fd, writer->flushed, end - writer->flushed);
 	writer->flushed = end;
 }
 
@@ -208,7 +170,7 @@ int writer_write(struct writer *writer, const uint64_t guest[], const void *cons
 	*ret_first = writer->next;
 	r = enter_run(writer, guest, bytes, crcs, count);
 	if (r == 0)
-		r = io_write(writer->fd, pieces, gather(bytes, count, pieces),
+		r = io_write(writer->draft.fd, pieces, gather(bytes, count, pieces),
 			     *ret_first * CLUSTER);
 	if (r == 0)
 		begin_writeback(writer);
@@ -217,9 +179,9 @@ int writer_write(struct writer *writer, const uint64_t guest[], const void *cons
 
 int writer_mend(struct writer *writer, uint64_t file_cluster, const void *bytes)
 {
-	int r = note_crc(writer, file_cluster, crc32c(bytes, CLUSTER));
+	int r = draft_note(&writer->draft, file_cluster, crc32c(bytes, CLUSTER));
 
-	return r < 0 ? r : io_write_bytes(writer->fd, bytes, CLUSTER, file_cluster * CLUSTER);
+	return r < 0 ? r : io_write_bytes(writer->draft.fd, bytes, CLUSTER, file_cluster * CLUSTER);
 }
 
 static int copy_run(struct writer *writer, uint64_t to, int from, uint64_t from_offset,
@@ -229,7 +191,7 @@ static int copy_run(struct writer *writer, uint64_t to, int from, uint64_t from_
 	int r = buffer ? io_read(from, buffer, (size_t)count * CLUSTER, from_offset) : -ENOMEM;
 
 	if (r == 0)
-		r = io_write_bytes(writer->fd, buffer, (size_t)count * CLUSTER, to * CLUSTER);
+		r = io_write_bytes(writer->draft.fd, buffer, (size_t)count * CLUSTER, to * CLUSTER);
 	sys_free(buffer);
 	return r;
 }
@@ -242,7 +204,7 @@ int writer_clone(struct writer *writer, const uint64_t guest[], unsigned count, 
 
 	if (r < 0)
 		return r;
-	if (io_clone(writer->fd, to * CLUSTER, from, from_offset, length) < 0)
+	if (io_clone(writer->draft.fd, to * CLUSTER, from, from_offset, length) < 0)
 		return copy_run(writer, to, from, from_offset, count);
 	*cloned_bytes += length;
 	return 0;
@@ -259,13 +221,9 @@ void writer_abort(struct writer *writer)
 {
 	if (!writer)
 		return;
-	if (writer->fd >= 0) {
-		io_close(writer->fd);
-		(void)io_unlink(writer->store->directory, writer->temporary);
-	}
+	draft_drop(&writer->draft);
 	sys_free(writer->l1);
 	sys_free(writer->group);
-	sys_free(writer->crcs);
 	sys_free(writer);
 }
 
@@ -277,21 +235,17 @@ int writer_new(struct cow_store *store, const struct writer_config *config,
 
 	if (!writer)
 		return -ENOMEM;
-	writer->store = store;
 	writer->config = *config;
 	writer->layout = plan(config);
 	writer->next = writer->layout.data;
 	writer->flushed = writer->next * CLUSTER;
-	writer->fd = -1;
-	layer_name(&config->id, writer->name);
-	snprintf(writer->temporary, sizeof(writer->temporary), "%s" NEW_SUFFIX, writer->name);
+	writer->draft.fd = -1;
 	writer->l1 = sys_alloc(writer->layout.l1_count * CLUSTER);
 	writer->group = sys_alloc_array(
 		writer->layout.l2_count < GROUP_TABLES ? writer->layout.l2_count : GROUP_TABLES,
 		CLUSTER);
 	if (writer->l1 && writer->group)
-		r = writer->fd = io_open(store->directory, writer->temporary,
-					 O_RDWR | O_CREAT | O_EXCL);
+		r = draft_open(&writer->draft, store, &config->id);
 	if (r < 0) {
 		writer_abort(writer);
 		return r;
@@ -316,7 +270,7 @@ static int write_state(struct writer *writer, uint64_t tail)
 	for (uint64_t i = 0; r == 0 && i < clusters; i++)
 		r = enter(writer, tail + i, (writer->next + i) * CLUSTER | QCOW2_COPIED);
 	if (r == 0)
-		r = write_checked(writer, writer->next, bytes, clusters);
+		r = draft_write(&writer->draft, writer->next, bytes, clusters);
 	sys_free(bytes);
 	writer->next += clusters;
 	return r;
@@ -384,25 +338,9 @@ static int write_refcounts(struct writer *writer, uint64_t end, uint64_t l1_clus
 	for (uint64_t i = 0; i < end; i++)
 		if (!is_spare(writer, i, blocks, l1_clusters))
 			put_be16(counts + i * 2, 1);
-	r = write_checked(writer, layout->refcount_table, bytes,
-			  layout->refcount_table_count + blocks);
+	r = draft_write(&writer->draft, layout->refcount_table, bytes,
+			layout->refcount_table_count + blocks);
 	sys_free(bytes);
-	return r;
-}
-
-/* Parts of the table that say nothing stay holes, so that a large region costs only what was
- * touched of it. */
-static int write_l1(struct writer *writer)
-{
-	int r = 0;
-
-	for (uint64_t i = 0; r == 0 && i < writer->layout.l1_count; i++) {
-		const unsigned char *cluster = (unsigned char *)writer->l1 + i * CLUSTER;
-
-		if (cluster[0] == 0 && memcmp(cluster, cluster + 1, CLUSTER - 1) == 0)
-			continue;
-		r = write_checked(writer, writer->layout.l1 + i, cluster, 1);
-	}
 	return r;
 }
 
@@ -421,22 +359,7 @@ static int write_header(struct writer *writer, uint64_t virtual_size)
 	if (!id_is_none(&writer->config.parent))
 		layer_name(&writer->config.parent, header.backing);
 	qcow2_encode(&header, cluster);
-	return write_checked(writer, 0, cluster, 1);
-}
-
-static int write_array(struct writer *writer, struct footer *footer, uint64_t clusters)
-{
-	unsigned char *bytes = sys_alloc(clusters * CLUSTER);
-	int r;
-
-	if (!bytes)
-		return -ENOMEM;
-	memcpy(bytes, writer->crcs, footer->crc_count * 4);
-	footer->crc_of_array = crc32c(bytes, (clusters - 1) * CLUSTER);
-	footer_encode(footer, bytes + (clusters - 1) * CLUSTER);
-	r = io_write_bytes(writer->fd, bytes, clusters * CLUSTER, footer->crc_count * CLUSTER);
-	sys_free(bytes);
-	return r;
+	return draft_write(&writer->draft, 0, cluster, 1);
 }
 
 static int write_manifest(struct writer *writer, struct footer *footer)
@@ -460,10 +383,12 @@ static int write_manifest(struct writer *writer, struct footer *footer)
 				    div_up(div_up(footer->virtual_size, SLICE_BYTES),
 					   TABLE_ENTRIES));
 	if (r == 0)
-		r = write_l1(writer);
+		/* So a large region costs only what was touched of it. */
+		r = draft_write_sparse(&writer->draft, writer->layout.l1,
+				       (unsigned char *)writer->l1, writer->layout.l1_count);
 	if (r == 0)
 		r = write_header(writer, footer->virtual_size);
-	return r < 0 ? r : write_array(writer, footer, clusters);
+	return r < 0 ? r : draft_publish(&writer->draft, footer, clusters);
 }
 
 int writer_finish(struct writer *writer, struct footer *ret_footer)
@@ -472,20 +397,11 @@ int writer_finish(struct writer *writer, struct footer *ret_footer)
 	int r;
 
 	/* A hole at the end of the room for metadata has no checksum of its own yet. */
-	r = note_crc(writer, writer->next, crc32c_of_zero_cluster());
+	r = draft_note(&writer->draft, writer->next, crc32c_of_zero_cluster());
 	if (r == 0)
 		r = write_manifest(writer, &footer);
-	if (r == 0)
-		r = io_sync_data(writer->fd);
-	if (r == 0)
-		r = io_rename(writer->store->directory, writer->temporary, writer->name);
-	if (r < 0) {
-		writer_abort(writer);
-		return r;
-	}
-	io_close(writer->fd);
-	writer->fd = -1;
 	writer_abort(writer);
-	*ret_footer = footer;
-	return 0;
+	if (r == 0)
+		*ret_footer = footer;
+	return r;
 }
