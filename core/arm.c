@@ -89,20 +89,13 @@ static bool equals_newest(struct space *space, uint64_t page, struct entry *entr
 
 bool space_is_unchanged(struct space *space, uint64_t page)
 {
-	struct entry *entry = table_find(&space->table, page);
-	uint64_t epoch = atomic_load_explicit(&space->epoch, memory_order_relaxed);
-	uint64_t state;
+	uint64_t state = space_claim_armed(space, page);
 	bool equal;
 
-	if (!entry)
+	if (state == 0)
 		return false;
-	state = atomic_load_explicit(&entry->state, memory_order_acquire);
-	if (state_epoch(state) == epoch || (state & PAGE_BUSY) ||
-	    !atomic_compare_exchange_strong_explicit(&entry->state, &state, state | PAGE_BUSY,
-						     memory_order_acq_rel, memory_order_relaxed))
-		return false;
-	equal = equals_newest(space, page, entry);
-	settle(entry, state);
+	equal = equals_newest(space, page, table_find(&space->table, page));
+	space_let_go(space, page, state);
 	return equal;
 }
 

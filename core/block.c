@@ -35,22 +35,15 @@ static bool is_recent(const struct neighbourhood *at, uint64_t page)
 	return state_epoch(atomic_load_explicit(&entry->state, memory_order_relaxed)) == at->epoch;
 }
 
-static uint64_t run_below(const struct neighbourhood *at, uint64_t most)
+/* How many open pages lie side by side, from the page on in a direction (-1, 1). */
+static uint64_t run_length(const struct neighbourhood *at, int direction, uint64_t most)
 {
+	uint64_t room = direction < 0 ? at->page - at->leaf.first : at->leaf.end - at->page - 1;
 	uint64_t length = 0;
 
-	while (length < most && at->page - length > at->leaf.first &&
-	       is_recent(at, at->page - length - 1))
-		length++;
-	return length;
-}
-
-static uint64_t run_above(const struct neighbourhood *at, uint64_t most)
-{
-	uint64_t length = 0;
-
-	while (length < most && at->page + length + 1 < at->leaf.end &&
-	       is_recent(at, at->page + length + 1))
+	if (most > room)
+		most = room;
+	while (length < most && is_recent(at, at->page + (uint64_t)direction * (length + 1)))
 		length++;
 	return length;
 }
@@ -94,7 +87,7 @@ static struct block choose(const struct neighbourhood *at, uint64_t most)
 {
 	struct block group = aligned_block(at, most < GROUP_PAGES ? most : GROUP_PAGES);
 	struct block quarter = aligned_block(at, most < GROUP_PAGES / 4 ? most : GROUP_PAGES / 4);
-	uint64_t below = run_below(at, most), above = below ? 0 : run_above(at, most);
+	uint64_t below = run_length(at, -1, most), above = below ? 0 : run_length(at, 1, most);
 	unsigned recent = count_recent(at, group);
 
 	if (below + above > 0 && below + above >= recent)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Copying page contents.
+ * Page contents: copying them, and telling those that are all zero.
  *
  * Between the window and a frame a page is seldom in the cache, and mostly two misses wait for each
  * other: the core asks for both before it needs them, and copies as the kernel does, by the string
@@ -27,6 +27,16 @@ static inline void copy_page(void *to, const void *from, size_t bytes)
 #else
 	memcpy(to, from, bytes);
 #endif
+}
+
+/* Most pages that are not zero show it in their first word. */
+static inline bool page_is_zero(const void *page, size_t bytes)
+{
+	const unsigned char *content = page;
+	uint64_t first;
+
+	memcpy(&first, content, sizeof(first));
+	return first == 0 && memcmp(content, content + sizeof(first), bytes - sizeof(first)) == 0;
 }
 
 /* The first lines; the processor's own prefetcher goes on from there, but not into a new page. */

@@ -42,14 +42,6 @@ static void wait_while_busy(struct entry *entry, uint64_t state)
 	host_wait(wait_word(entry), (uint32_t)(state | PAGE_WAITED), 0);
 }
 
-static bool page_is_zero(const unsigned char *page, size_t bytes)
-{
-	uint64_t first;
-
-	memcpy(&first, page, sizeof(first));
-	return first == 0 && memcmp(page, page + sizeof(first), bytes - sizeof(first)) == 0;
-}
-
 /* Whether the limit is near: then nothing is kept that nobody asked for yet. Locked. */
 static bool is_scarce(const struct pool *pool)
 {

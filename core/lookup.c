@@ -42,6 +42,18 @@ static bool is_stale(struct snap *snap)
 	return atomic_load(&snap->dropped) != 0;
 }
 
+/* Whether what was read from the window counts: since the state was loaded nobody opened the page.
+ * entry: NULL where the table had none. */
+static bool is_still(struct space *space, uint64_t page, struct entry *entry, uint64_t state)
+{
+#ifndef COW_TSAN
+	atomic_thread_fence(memory_order_acquire);
+#endif
+	if (!entry)
+		entry = table_find(&space->table, page);
+	return ((load_state(entry) ^ state) & ~(PAGE_BUSY | PAGE_WAITED | PAGE_ARMED)) == 0;
+}
+
 /* true: the window had the snapshot's content and buffer has it now; false: look again. */
 static bool read_window(struct space *space, uint64_t page, struct entry *entry, uint64_t state,
 			size_t offset, void *buffer, size_t length)
@@ -49,17 +61,7 @@ static bool read_window(struct space *space, uint64_t page, struct entry *entry,
 	STEP("read: window");
 	copy_racing(buffer, space_page(space, page) + offset, length);
 	STEP("read: look again");
-	if (MUTANT("no-second-look"))
-		return true;
-#ifndef COW_TSAN
-	atomic_thread_fence(memory_order_acquire);
-#endif
-	if (!entry) {
-		entry = table_find(&space->table, page);
-		if (!entry)
-			return true;
-	}
-	return ((load_state(entry) ^ state) & ~(PAGE_BUSY | PAGE_WAITED | PAGE_ARMED)) == 0;
+	return MUTANT("no-second-look") || is_still(space, page, entry, state);
 }
 
 /* Copies what the content says; the kind tells the caller what is left to do for SPILLED and
@@ -210,9 +212,5 @@ const void *snap_borrow(struct snap *snap, uint64_t page, uint64_t *ret_state)
 
 bool snap_is_intact(struct snap *snap, uint64_t page, uint64_t state)
 {
-#ifndef COW_TSAN
-	atomic_thread_fence(memory_order_acquire);
-#endif
-	return ((load_state(table_find(&snap->space->table, page)) ^ state) &
-		~(PAGE_BUSY | PAGE_WAITED | PAGE_ARMED)) == 0;
+	return is_still(snap->space, page, NULL, state);
 }

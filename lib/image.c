@@ -6,6 +6,7 @@
  * Filled at once, on the first branch; pages of zeroes stay holes. Sealed, so that nothing can
  * change it under the branches.
  */
+#include "core/copy.h"
 #include "lib/internal.h"
 
 struct filling {
@@ -14,11 +15,6 @@ struct filling {
 	unsigned char *page;
 };
 
-static bool is_zero(const unsigned char *page, size_t bytes)
-{
-	return page[0] == 0 && memcmp(page, page + 1, bytes - 1) == 0;
-}
-
 static int fill_page(struct filling *filling, uint64_t page)
 {
 	size_t bytes = space_page_size(&filling->snapshot->region->space);
@@ -26,7 +22,7 @@ static int fill_page(struct filling *filling, uint64_t page)
 	int r;
 
 	r = snap_read(&filling->snapshot->snap, page, 0, filling->page, bytes);
-	if (r < 0 || is_zero(filling->page, bytes))
+	if (r < 0 || page_is_zero(filling->page, bytes))
 		return r;
 	return sys_write_at(filling->fd, &piece, 1, page * bytes);
 }

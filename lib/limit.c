@@ -91,13 +91,11 @@ static void say_once(struct cow_region *region, const char *what, int error)
 			    what, error ? ": " : "", error ? strerror(error) : "");
 }
 
-/* A handler thread, whom other writers need: it comes back instead of waiting. */
-static _Thread_local bool in_a_hurry __attribute__((tls_model("initial-exec")));
-
-/* Until something is given back, or it is time to look again. */
-static int wait_a_moment(struct space *space, uint32_t freed)
+/* Until something is given back, or it is time to look again. A handler thread, whom other writers
+ * need, may not wait: -EBUSY. */
+static int wait_a_moment(struct space *space, uint32_t freed, bool may_wait)
 {
-	if (in_a_hurry)
+	if (!may_wait)
 		return -EBUSY;
 	host_wait(&space->freed, freed, host_now() + LOOK_AGAIN_NS);
 	return 0;
@@ -105,7 +103,7 @@ static int wait_a_moment(struct space *space, uint32_t freed)
 
 /* 1: something was given back already, or has been waited for that is only waiting for readers to
  * look away; 0: nothing is on its way; or -EBUSY. */
-static int is_coming_free(struct space *space, uint32_t freed)
+static int is_coming_free(struct space *space, uint32_t freed, bool may_wait)
 {
 	bool pending;
 
@@ -117,10 +115,11 @@ static int is_coming_free(struct space *space, uint32_t freed)
 		return 1;
 	if (!pending)
 		return 0;
-	return wait_a_moment(space, freed) ?: 1;
+	return wait_a_moment(space, freed, may_wait) ?: 1;
 }
 
-static int wait_for_room(struct cow_region *region, uint32_t freed, uint64_t *deadline_ns)
+static int wait_for_room(struct cow_region *region, uint32_t freed, bool may_wait,
+			 uint64_t *deadline_ns)
 {
 	struct space *space = &region->space;
 	uint64_t now = host_now();
@@ -134,7 +133,7 @@ static int wait_for_room(struct cow_region *region, uint32_t freed, uint64_t *de
 		return -EAGAIN;
 	atomic_fetch_add(&space->freed_waiters, 1);
 	while (r == 0 && atomic_load(&space->freed) == freed && host_now() < *deadline_ns) {
-		r = wait_a_moment(space, freed);
+		r = wait_a_moment(space, freed, may_wait);
 		lock_take(&space->lock);
 		space_reclaim(space, 64);
 		lock_drop(&space->lock);
@@ -160,39 +159,24 @@ static int spill_room(struct cow_region *region)
 #define SHORTAGE_NS 20000000ull
 
 /* The system has no memory: it may have some in a moment. */
-static int wait_out_shortage(struct space *space, uint32_t freed, uint64_t *deadline_ns)
+static int wait_out_shortage(struct space *space, uint32_t freed, bool may_wait,
+			     uint64_t *deadline_ns)
 {
 	if (*deadline_ns == 0)
 		*deadline_ns = host_now() + SHORTAGE_NS;
 	if (host_now() >= *deadline_ns)
 		return -EAGAIN;
-	return wait_a_moment(space, freed);
+	return wait_a_moment(space, freed, may_wait);
 }
 
-int limit_make_room_trapped(void *context, uint32_t freed, bool may_wait, uint64_t *deadline_ns)
-{
-	struct cow_region *region = context;
-	int r;
-
-	log_mute(true);
-	in_a_hurry = !may_wait;
-	r = limit_make_room(region, freed, deadline_ns);
-	if (r == -ENOMEM)
-		r = wait_out_shortage(&region->space, freed, deadline_ns);
-	if (r == -EAGAIN && (drop_one(region) || drop_pinned(region)))
-		r = 0;
-	in_a_hurry = false;
-	log_mute(false);
-	return r;
-}
-
-int limit_make_room(struct cow_region *region, uint32_t freed, uint64_t *deadline_ns)
+static int make_room(struct cow_region *region, uint32_t freed, bool may_wait,
+		     uint64_t *deadline_ns)
 {
 	int coming;
 
 	if (region->space.pool.limit == 0)
 		return -ENOMEM; /* not the limit: the system has no memory */
-	coming = is_coming_free(&region->space, freed);
+	coming = is_coming_free(&region->space, freed, may_wait);
 	if (coming != 0)
 		return coming < 0 ? coming : 0;
 	switch (region->limit_policy) {
@@ -205,5 +189,25 @@ int limit_make_room(struct cow_region *region, uint32_t freed, uint64_t *deadlin
 	case COW_LIMIT_BLOCK:
 		break;
 	}
-	return wait_for_room(region, freed, deadline_ns);
+	return wait_for_room(region, freed, may_wait, deadline_ns);
+}
+
+int limit_make_room(struct cow_region *region, uint32_t freed, uint64_t *deadline_ns)
+{
+	return make_room(region, freed, true, deadline_ns);
+}
+
+int limit_make_room_trapped(void *context, uint32_t freed, bool may_wait, uint64_t *deadline_ns)
+{
+	struct cow_region *region = context;
+	int r;
+
+	log_mute(true);
+	r = make_room(region, freed, may_wait, deadline_ns);
+	if (r == -ENOMEM)
+		r = wait_out_shortage(&region->space, freed, may_wait, deadline_ns);
+	if (r == -EAGAIN && (drop_one(region) || drop_pinned(region)))
+		r = 0;
+	log_mute(false);
+	return r;
 }

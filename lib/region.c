@@ -409,7 +409,8 @@ void cow_region_free(struct cow_region *region)
 {
 	if (check_region(region) < 0)
 		return;
-	helper_remove(region);
+	if (region->helped)
+		helper_remove(region);
 	snapshot_unref_due(region);
 	region_put(region);
 }

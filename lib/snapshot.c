@@ -5,6 +5,7 @@
  */
 #include "lib/internal.h"
 #include "lib/process.h"
+#include "mmu/registry.h"
 
 struct cow_snapshot *snapshot_make(struct cow_region *region)
 {
@@ -89,14 +90,16 @@ void snapshot_unref_due(struct cow_region *region)
 struct cow_region *snapshot_drop(struct cow_snapshot *snapshot)
 {
 	struct cow_region *region = snapshot->region;
+	struct backing *backing;
 
 	if (atomic_fetch_sub(&snapshot->refs, 1) != 1)
 		return NULL;
 	view_free(snapshot->view);
 	sys_close(snapshot->image);
 	dup_release(&region->space, &snapshot->snap);
-	if (atomic_load(&snapshot->snap.backing))
-		atomic_load(&snapshot->snap.backing)->put(atomic_load(&snapshot->snap.backing));
+	backing = atomic_load(&snapshot->snap.backing);
+	if (backing)
+		backing->put(backing);
 	pthread_mutex_destroy(&snapshot->view_mutex);
 	sys_free(snapshot);
 	return region;
@@ -122,7 +125,7 @@ static int read_piece(struct snap *snap, uint64_t page, size_t at, unsigned char
 	unsigned char bounce[4096];
 	int r = 0;
 
-	if (!trap_exists())
+	if (!registry_has_traps())
 		return snap_read(snap, page, at, buffer, length);
 	for (size_t done = 0; r == 0 && done < length;) {
 		size_t piece = length - done < sizeof(bounce) ? length - done : sizeof(bounce);

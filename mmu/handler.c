@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "mmu/handler.h"
+#include "mmu/registry.h"
 
 static struct lock install_lock;
 

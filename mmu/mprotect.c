@@ -11,6 +11,7 @@
 #include <signal.h>
 
 #include "mmu/handler.h"
+#include "mmu/registry.h"
 
 static struct handler handler = { .signal = SIGSEGV, .code = SEGV_ACCERR };
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 
+#include "mmu/registry.h"
 #include "mmu/runs.h"
 #include "sys/sys.h"
 
@@ -34,6 +35,8 @@ static void put_back_opened(struct trap *trap)
 {
 	table_walk(&trap->space->table, 0, trap->space->pages, atomic_load(&trap->space->epoch) - 1,
 		   add_opened, trap);
+	if (trap->ahead)
+		openset_clear(&trap->ahead->staying);
 	atomic_store(&trap->refused, 1);
 }
 
@@ -61,15 +64,14 @@ static int trap_protect_open(struct mmu *mmu)
 		word += RUNS_WORDS;
 	}
 	runs_end(&runs);
-	if (runs.error == 0)
-		cost_learn(&trap->cost, runs.calls, runs.expected_ns, (double)(host_now() - start));
-	else
+	if (runs.error) {
 		put_back_opened(trap);
-	if (trap->ahead && runs.error)
-		openset_clear(&trap->ahead->staying);
+		return runs.error;
+	}
+	cost_learn(&trap->cost, runs.calls, runs.expected_ns, (double)(host_now() - start));
 	if (trap->ahead)
 		ahead_turn(trap->ahead);
-	return runs.error;
+	return 0;
 }
 
 static int trap_keep_open(struct mmu *mmu)
@@ -128,207 +130,6 @@ void trap_measure_cost(struct trap *trap, enum trap_cost kind,
 	}
 	trap->cost = measured[kind];
 	lock_drop(&measured_lock);
-}
-
-/* --- arming --- */
-
-static int start(struct trap *trap)
-{
-	int r = 0;
-
-	if (atomic_load(&trap->armed) == TRAP_ARMED)
-		return 0;
-	lock_take(&trap->start_lock);
-	if (atomic_load(&trap->armed) == TRAP_PLAIN) {
-		r = registry_add(trap);
-		if (r == 0) {
-			atomic_store(&trap->armed, TRAP_STARTING);
-			r = trap->ops->start(trap);
-			atomic_store(&trap->armed, r < 0 ? TRAP_PLAIN : TRAP_ARMED);
-			host_wake(&trap->armed);
-		}
-	}
-	lock_drop(&trap->start_lock);
-	return r;
-}
-
-/* --- arming ahead --- */
-
-#ifdef COW_MODEL
-#define ARM_BATCH 128u /* on a stack that is part of each state */
-#else
-#define ARM_BATCH 512u
-#endif
-
-/* Pages that this thread holds BUSY while the kernel arms them: who writes one meanwhile waits for
- * it. Only those: any other page may be opened by its writer just now. */
-struct arming {
-	struct {
-		uint64_t page;
-		uint64_t gap; /* what it was, of one that was armed already; 0: it was open */
-	} pages[ARM_BATCH];
-	unsigned count, runs;
-};
-
-/* So many calls are over while a writer that waits for one of the pages still spins, more or
- * less. */
-#define ARM_RUNS 8u
-
-static void settle_claimed(struct trap *trap, const struct arming *arming, int error)
-{
-	for (unsigned i = 0; i < arming->count; i++) {
-		uint64_t page = arming->pages[i].page;
-
-		if (arming->pages[i].gap) {
-			space_let_go(trap->space, page, arming->pages[i].gap);
-			continue;
-		}
-		if (error)
-			openset_add(&trap->open, page);
-		space_settle(trap->space, page, error == 0);
-	}
-}
-
-static int arm_claimed(struct trap *trap, struct arming *arming)
-{
-	struct runs runs = { .trap = trap, .exact = true };
-
-	lock_take(&trap->arm_lock);
-	if (MUTANT("armed-before-protect"))
-		settle_claimed(trap, arming, 0);
-	for (unsigned i = 0; i < arming->count; i++) {
-		STEP("arm: remove");
-		if (!MUTANT("arm-removes-late"))
-			openset_remove(&trap->open, arming->pages[i].page);
-		runs_add(&runs, arming->pages[i].page);
-	}
-	STEP("arm: protect");
-	runs_end(&runs);
-	if (!MUTANT("armed-before-protect"))
-		settle_claimed(trap, arming, runs.error);
-	for (unsigned i = 0; i < arming->count && MUTANT("arm-removes-late"); i++) {
-		STEP("arm: remove late");
-		openset_remove(&trap->open, arming->pages[i].page);
-	}
-	if (runs.error)
-		atomic_store(&trap->refused, 1);
-	lock_drop(&trap->arm_lock);
-	arming->count = arming->runs = 0;
-	return runs.error;
-}
-
-/* From so many open pages in a word on, what is between them is armed with them. */
-#define DENSE 3
-
-static void claim(struct trap *trap, struct arming *arming, uint64_t page, bool open)
-{
-	uint64_t gap = open ? 0 : space_claim_armed(trap->space, page);
-
-	if (open ? space_claim_open(trap->space, page) : gap != 0) {
-		arming->pages[arming->count].page = page;
-		arming->pages[arming->count++].gap = gap;
-	}
-}
-
-static int arm_word(struct trap *trap, struct arming *arming, uint64_t word, uint64_t bits)
-{
-	bool gaps = __builtin_popcountll(bits) >= DENSE && !trap->exact;
-	unsigned first = (unsigned)__builtin_ctzll(bits),
-		 last = 63 - (unsigned)__builtin_clzll(bits);
-	int r = 0;
-
-	for (unsigned i = first; i <= last; i++)
-		if (gaps || (bits >> i & 1))
-			claim(trap, arming, word * 64 + i, bits >> i & 1);
-	if (!gaps)
-		arming->runs += (unsigned)__builtin_popcountll(bits & ~(bits << 1));
-	if (arming->count > ARM_BATCH - 64 || arming->runs > ARM_RUNS)
-		r = arm_claimed(trap, arming);
-	return r;
-}
-
-/* One round over all open pages. Inside the gate for a batch at a time, so that a cut need not wait
- * long. */
-static int arm_round(struct trap *trap, uint64_t *ret_armed)
-{
-	struct arming arming = { .count = 0 };
-	uint64_t word = 0, bits, armed = 0;
-	bool more = true;
-	int r = 0;
-
-	while (more && r == 0) {
-		unsigned words = 0;
-
-		if (!MUTANT("arm-outside-gate"))
-			gate_enter(&trap->space->gate, host_shard(), trap->policy.is_nested());
-		while (r == 0 && words++ < ARM_BATCH / 64 &&
-		       (more = openset_next(&trap->open, &word, &bits))) {
-			armed += (uint64_t)__builtin_popcountll(bits);
-			r = arm_word(trap, &arming, word++, bits);
-		}
-		if (r == 0)
-			r = arm_claimed(trap, &arming);
-		if (!MUTANT("arm-outside-gate"))
-			gate_leave(&trap->space->gate, host_shard());
-	}
-	*ret_armed = armed;
-	return r;
-}
-
-/* Rounds help while each arms much less than the one before: writers dirty pages only as fast as
- * they trap. Few pages are left to the cut. */
-#define FEW_PAGES   64u
-#define MOST_ROUNDS 8u
-
-int trap_arm_ahead(struct trap *trap)
-{
-	uint64_t armed = UINT64_MAX, before;
-	int r = start(trap);
-
-	for (unsigned round = 0; r == 0 && round < MOST_ROUNDS && armed > FEW_PAGES; round++) {
-		before = armed;
-		r = arm_round(trap, &armed);
-		if (armed > before / 4 * 3)
-			break;
-	}
-	return r;
-}
-
-/* A cut over so many pages takes as long as a few traps. */
-#define SHORT_CUT_PAGES 256u
-
-static bool has_many_open(struct trap *trap)
-{
-	uint64_t bits, open = 0;
-
-	for (uint64_t word = 0; openset_next(&trap->open, &word, &bits); word++) {
-		open += (uint64_t)__builtin_popcountll(bits);
-		if (open > SHORT_CUT_PAGES)
-			return true;
-	}
-	return false;
-}
-
-/* Under the thread trap writers are served by others, so it is not known who they are. */
-static bool others_write(const struct trap *trap, uint32_t writers)
-{
-	return writers == UINT32_MAX ? !sys_is_alone() : (writers & ~(1u << host_shard())) != 0;
-}
-
-/* Where only this thread writes, arming first would take it longer, and stall nobody less. */
-int trap_prepare_cut(struct trap *trap)
-{
-	uint32_t writers = atomic_exchange_explicit(&trap->writers, 0, memory_order_relaxed);
-	int r = start(trap);
-
-	if (r == 0 && trap->rounds && others_write(trap, writers) && has_many_open(trap))
-		r = trap_arm_ahead(trap);
-	return r;
-}
-
-int trap_start(struct trap *trap)
-{
-	return start(trap);
 }
 
 /* --- the trap itself --- */
@@ -448,107 +249,6 @@ int trap_handle(struct trap *trap, uintptr_t address, bool nested)
 int trap_try(struct trap *trap, uintptr_t address, uint64_t *deadline_ns)
 {
 	return try_until_done(trap, address, true, false, deadline_ns);
-}
-
-/* --- which trap an address belongs to --- */
-
-/* Places are never given back to the system, so a handler may walk them at any time. A place is
- * free when its trap is NULL. */
-struct place {
-	struct place *next; /* set before it is published */
-	_Atomic(struct trap *) trap;
-	_Atomic uintptr_t start, end;
-};
-
-static _Atomic(struct place *) places;
-static struct lock places_lock; /* guards changes */
-
-#define PLACES_BYTES 4096u
-
-static struct place *free_place(void)
-{
-	struct place *place;
-	void *memory;
-
-	for (place = atomic_load(&places); place; place = place->next)
-		if (!atomic_load(&place->trap))
-			return place;
-	/* Unlike host_map()'s, this memory goes to children, too: their handlers and after_fork()
-	 * walk it. */
-	if (sys_map(NULL, PLACES_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-		    &memory) < 0)
-		return NULL;
-	place = memory;
-	for (size_t i = 0; i < PLACES_BYTES / sizeof(*place); i++) {
-		place[i].next = atomic_load(&places);
-		atomic_store(&places, &place[i]);
-	}
-	return atomic_load(&places);
-}
-
-static struct place *place_of(const struct trap *trap)
-{
-	struct place *place = atomic_load(&places);
-
-	while (place && atomic_load(&place->trap) != trap)
-		place = place->next;
-	return place;
-}
-
-/* Once it is in it stays, also when its start fails: a trap may be on its way to the handler. */
-int registry_add(struct trap *trap)
-{
-	struct place *place;
-
-	lock_take(&places_lock);
-	place = place_of(trap);
-	if (!place)
-		place = free_place();
-	if (place) {
-		atomic_store(&place->start, (uintptr_t)trap->base);
-		atomic_store(&place->end, (uintptr_t)trap->base + trap->length);
-		atomic_store(&place->trap, trap);
-	}
-	lock_drop(&places_lock);
-	return place ? 0 : -ENOMEM;
-}
-
-void registry_remove(struct trap *trap)
-{
-	lock_take(&places_lock);
-	for (struct place *place = atomic_load(&places); place; place = place->next)
-		if (atomic_load(&place->trap) == trap)
-			atomic_store(&place->trap, NULL);
-	lock_drop(&places_lock);
-}
-
-/* The address is one that the caller just used, so its region is not being freed, and its place not
- * taken over; another place's may be, hence the trap is read first and last. */
-struct trap *registry_find(uintptr_t address)
-{
-	for (struct place *place = atomic_load(&places); place; place = place->next) {
-		struct trap *trap = atomic_load(&place->trap);
-
-		if (trap && address >= atomic_load(&place->start) &&
-		    address < atomic_load(&place->end) && atomic_load(&place->trap) == trap)
-			return trap;
-	}
-	return NULL;
-}
-
-bool trap_exists(void)
-{
-	return atomic_load_explicit(&places, memory_order_relaxed) != NULL;
-}
-
-void registry_each(void (*visit)(struct trap *trap))
-{
-	for (struct place *place = atomic_load(&places); place; place = place->next) {
-		struct trap *trap = atomic_load(&place->trap);
-
-		if (trap)
-			visit(trap);
-	}
 }
 
 void trap_free(struct trap *trap)

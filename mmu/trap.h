@@ -109,15 +109,6 @@ void trap_measure_cost(struct trap *trap, enum trap_cost kind,
 		       int (*prepare)(struct trap *trap, void *memory, size_t bytes),
 		       cost_change_fn change);
 
-/* Where an address belongs: a registry of all traps, readable in a signal handler. */
-int registry_add(struct trap *trap);
-void registry_remove(struct trap *trap);
-struct trap *registry_find(uintptr_t address);
-void registry_each(void (*visit)(struct trap *trap)); /* no lock: for a child of fork() */
-
-/* Whether stores may trap anywhere in this process. */
-bool trap_exists(void);
-
 /* A store ran into a protected page, or a load into an unwatched granule. 0: try again. */
 int trap_handle(struct trap *trap, uintptr_t address, bool nested);
 

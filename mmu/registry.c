@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+
+#include "mmu/registry.h"
+#include "mmu/trap.h"
+#include "sys/sys.h"
+
+struct place {
+	struct place *next; /* set before it is published */
+	_Atomic(struct trap *) trap;
+	_Atomic uintptr_t start, end;
+};
+
+static _Atomic(struct place *) places;
+static struct lock places_lock; /* guards changes */
+
+#define PLACES_BYTES 4096u
+
+static struct place *free_place(void)
+{
+	struct place *place;
+	void *memory;
+
+	for (place = atomic_load(&places); place; place = place->next)
+		if (!atomic_load(&place->trap))
+			return place;
+	/* Unlike host_map()'s, this memory goes to children, too: their handlers and after_fork()
+	 * walk it. */
+	if (sys_map(NULL, PLACES_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		    &memory) < 0)
+		return NULL;
+	place = memory;
+	for (size_t i = 0; i < PLACES_BYTES / sizeof(*place); i++) {
+		place[i].next = atomic_load(&places);
+		atomic_store(&places, &place[i]);
+	}
+	return atomic_load(&places);
+}
+
+static struct place *place_of(const struct trap *trap)
+{
+	struct place *place = atomic_load(&places);
+
+	while (place && atomic_load(&place->trap) != trap)
+		place = place->next;
+	return place;
+}
+
+/* Once it is in it stays, also when its start fails: a trap may be on its way to the handler. */
+int registry_add(struct trap *trap)
+{
+	struct place *place;
+
+	lock_take(&places_lock);
+	place = place_of(trap);
+	if (!place)
+		place = free_place();
+	if (place) {
+		atomic_store(&place->start, (uintptr_t)trap->base);
+		atomic_store(&place->end, (uintptr_t)trap->base + trap->length);
+		atomic_store(&place->trap, trap);
+	}
+	lock_drop(&places_lock);
+	return place ? 0 : -ENOMEM;
+}
+
+void registry_remove(struct trap *trap)
+{
+	lock_take(&places_lock);
+	for (struct place *place = atomic_load(&places); place; place = place->next)
+		if (atomic_load(&place->trap) == trap)
+			atomic_store(&place->trap, NULL);
+	lock_drop(&places_lock);
+}
+
+/* The address is one that the caller just used, so its region is not being freed, and its place not
+ * taken over; another place's may be, hence the trap is read first and last. */
+struct trap *registry_find(uintptr_t address)
+{
+	for (struct place *place = atomic_load(&places); place; place = place->next) {
+		struct trap *trap = atomic_load(&place->trap);
+
+		if (trap && address >= atomic_load(&place->start) &&
+		    address < atomic_load(&place->end) && atomic_load(&place->trap) == trap)
+			return trap;
+	}
+	return NULL;
+}
+
+bool registry_has_traps(void)
+{
+	return atomic_load_explicit(&places, memory_order_relaxed) != NULL;
+}
+
+void registry_each(void (*visit)(struct trap *trap))
+{
+	for (struct place *place = atomic_load(&places); place; place = place->next) {
+		struct trap *trap = atomic_load(&place->trap);
+
+		if (trap)
+			visit(trap);
+	}
+}
