@@ -89,22 +89,6 @@ static void measure_stall(struct cow_region *region, size_t alive, struct sample
 	free(ring);
 }
 
-static double fork_us(unsigned char *memory, size_t length)
-{
-	double start, stall;
-	pid_t child;
-
-	for (size_t at = 0; at < length; at += PAGE)
-		memory[at]++;
-	start = now_us();
-	child = fork();
-	if (child == 0)
-		_exit(0);
-	stall = now_us() - start;
-	waitpid(child, NULL, 0);
-	return stall;
-}
-
 static void bench_stall(void)
 {
 	size_t sizes[] = { 64 * MIB, options.quick ? 128 * MIB : 4096 * MIB };
@@ -119,7 +103,7 @@ static void bench_stall(void)
 
 		memset(memory, 1, sizes[s]);
 		for (unsigned i = 0; i < (options.quick ? 2u : 5u); i++)
-			samples_add(&forks, fork_us(memory, sizes[s]));
+			samples_add(&forks, rewrite_and_fork_us(memory, sizes[s]));
 		munmap(memory, sizes[s]);
 		fill_region(region, 1);
 		for (unsigned a = 0; a < 2; a++) {

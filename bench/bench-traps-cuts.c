@@ -28,19 +28,20 @@ static const struct dirt dirts[] = {
 	{ "everything", 1, 1, 1 / 1.2 },
 };
 
-#define DIRTS (sizeof(dirts) / sizeof(dirts[0]))
+#define DIRTS COUNT_OF(dirts)
+
+/* More than that kept would be more memory than there may be. */
+#define KEPT_SHARE 0.05
 
 /* Each one's worth: on in the first, off in its own. */
 static const struct variant variants[] = {
-	{ "signal", COW_TRAP_SIGNAL, NULL, true, 0 },
-	{ "signal cost=off", COW_TRAP_SIGNAL, "cost=off", false, 0 },
-	{ "signal blocks=off", COW_TRAP_SIGNAL, "blocks=off", false, 0 },
-	{ "signal copier=on", COW_TRAP_SIGNAL, NULL, false, COW_REGION_COPY_AHEAD },
-	{ "thread", COW_TRAP_THREAD, NULL, false, 0 },
-	{ "mprotect", COW_TRAP_MPROTECT, NULL, false, 0 },
+	{ .name = "signal", .trap = COW_TRAP_SIGNAL, .binds = true },
+	{ .name = "signal cost=off", .trap = COW_TRAP_SIGNAL, .tune = "cost=off" },
+	{ .name = "signal blocks=off", .trap = COW_TRAP_SIGNAL, .tune = "blocks=off" },
+	{ .name = "signal copier=on", .trap = COW_TRAP_SIGNAL, .flags = COW_REGION_COPY_AHEAD },
+	{ .name = "thread", .trap = COW_TRAP_THREAD },
+	{ .name = "mprotect", .trap = COW_TRAP_MPROTECT },
 };
-
-#define VARIANTS (sizeof(variants) / sizeof(variants[0]))
 
 struct cut_state {
 	struct cow_region *region;
@@ -49,7 +50,7 @@ struct cut_state {
 	size_t pages, among; /* what is written is among the first so many */
 	uint64_t random;
 	size_t *order; /* of those */
-	bool arms;
+	bool arms;     /* ahead, by a call */
 	atomic_bool stop;
 };
 
@@ -113,8 +114,7 @@ static void turn_cuts(void *context, double figures[])
 	struct cut_state *state = context;
 
 	for (size_t i = 0; i < DIRTS; i++) {
-		/* All of it kept would be more memory than there may be. */
-		if (dirts[i].share > 0.05)
+		if (dirts[i].share > KEPT_SHARE)
 			state->snapshot = cow_snapshot_unref(state->snapshot);
 		write_dirt(state, &dirts[i]);
 		cut_once(state, &figures[2 * i]);
@@ -147,92 +147,55 @@ static void turn_plain(void *context, double figures[])
 	figures[1] = rewrite_and_fork_us(state->memory, state->size);
 }
 
-static void start_plain(struct worker *worker, size_t size, uint32_t flags)
-{
-	struct job job = {
-		.size = size, .flags = flags, .prepare = prepare_plain, .turn = turn_plain
-	};
-
-	worker_start(worker, &job);
-}
-
-/* --- cuts by what was written --- */
-
-struct cut_samples {
-	struct samples call[DIRTS], stall[DIRTS], ratio[DIRTS], fork, control;
-};
-
-static void report_cuts(const struct variant *variant, struct cut_samples *samples)
-{
-	char name[120];
-
-	for (size_t i = 0; i < DIRTS; i++) {
-		bool binds = variant->binds && dirts[i].bound > 0;
-
-		snprintf(name, sizeof(name), "%s: call", dirts[i].name);
-		bench_result(name, "us", &samples->call[i], BOUND_NONE, 0);
-		bench_result("  stall", "us", &samples->stall[i], BOUND_NONE, 0);
-		bench_result("  fork / call", "x", &samples->ratio[i],
-			     binds ? AT_LEAST : BOUND_NONE, dirts[i].bound);
-		samples_free(&samples->call[i]);
-		samples_free(&samples->stall[i]);
-		samples_free(&samples->ratio[i]);
-	}
-	bench_result("fork()", "us", &samples->fork, BOUND_NONE, 0);
-	bench_result("A/A control: fork / fork", "", &samples->control, BOUND_NONE, 0);
-	samples_free(&samples->fork);
-	samples_free(&samples->control);
-}
-
-static void cuts_of(const struct variant *variant, size_t size, struct worker *plain)
-{
-	struct job job = { .variant = variant,
-			   .size = size,
-			   .seed = options.seed,
-			   .prepare = prepare_cuts,
-			   .turn = turn_cuts };
-	struct cut_samples samples = { 0 };
-	struct worker region;
-
-	bench_section("Cut of %zu MiB, %s [fork()]", size / MIB, variant->name);
-	if (!worker_start(&region, &job))
-		return;
-	for (unsigned turn = 0; turn < turns_of(variant) + 2; turn++) {
-		double cut[FIGURES], fork[FIGURES];
-
-		worker_turn(plain, fork);
-		worker_turn(&region, cut);
-		if (turn < 2)
-			continue;
-		samples_add(&samples.fork, fork[1]);
-		samples_add(&samples.control, fork[1] / fork[0]);
-		for (size_t i = 0; i < DIRTS; i++) {
-			samples_add(&samples.call[i], cut[2 * i]);
-			samples_add(&samples.stall[i], cut[2 * i + 1]);
-			samples_add(&samples.ratio[i], fork[1] / cut[2 * i]);
-		}
-	}
-	worker_stop(&region);
-	report_cuts(variant, &samples);
-}
-
 static size_t cut_size(void)
 {
 	return options.quick ? 64 * MIB : 4096 * MIB;
 }
 
+static struct job plain_job(uint32_t flags)
+{
+	return (struct job){
+		.size = cut_size(), .flags = flags, .prepare = prepare_plain, .turn = turn_plain
+	};
+}
+
+static void show_forks(const struct turns *turns)
+{
+	show_figure(turns, "fork()", "us", THEIRS(1));
+	show_ratio(turns, "A/A control: fork / fork", THEIRS(1), THEIRS(0), BOUND_NONE, 0);
+}
+
+/* --- cuts by what was written --- */
+
+static void cuts_of(const struct variant *variant, struct worker *plain)
+{
+	struct job job = { .variant = variant,
+			   .size = cut_size(),
+			   .seed = options.seed,
+			   .prepare = prepare_cuts,
+			   .turn = turn_cuts };
+	struct turns turns;
+	char name[120];
+
+	bench_section("Cut of %zu MiB, %s [fork()]", job.size / MIB, variant->name);
+	if (!turns_take(&turns, &job, plain))
+		return;
+	for (unsigned i = 0; i < DIRTS; i++) {
+		snprintf(name, sizeof(name), "%s: call", dirts[i].name);
+		show_figure(&turns, name, "us", OURS(2 * i));
+		show_figure(&turns, "  stall", "us", OURS(2 * i + 1));
+		show_ratio(&turns, "  fork / call", THEIRS(1), OURS(2 * i), AT_LEAST,
+			   dirts[i].bound);
+	}
+	show_forks(&turns);
+	turns_free(&turns);
+}
+
 void bench_cuts(void)
 {
-	struct worker plain;
-	char name[80];
+	struct job plain = plain_job(0);
 
-	start_plain(&plain, cut_size(), 0);
-	for (size_t i = 0; i < VARIANTS; i++) {
-		snprintf(name, sizeof(name), "cuts/%s", variants[i].name);
-		if (bench_wants(name))
-			cuts_of(&variants[i], cut_size(), &plain);
-	}
-	worker_stop(&plain);
+	each_variant("cuts", variants, COUNT_OF(variants), &plain, cuts_of);
 }
 
 /* --- the same pages written in a larger region --- */
@@ -247,51 +210,54 @@ static void turn_same(void *context, double figures[])
 	struct cut_state *state = context;
 
 	/* Each size draws the same numbers. */
-	for (size_t i = 0; i < DIRTS; i++) {
-		if (dirts[i].share > 0.05)
-			break;
+	for (size_t i = 0; i < DIRTS && dirts[i].share <= KEPT_SHARE; i++) {
 		write_dirt(state, &dirts[i]);
 		cut_once(state, &figures[2 * i]);
 	}
 }
 
-void bench_cuts_by_size(void)
+static void cuts_by_size(const struct variant *variant, struct worker *small)
 {
-	size_t sizes[2] = { cut_size() / 4, cut_size() };
-	struct worker workers[2];
-	struct samples ratio[DIRTS] = { 0 };
+	struct job job = { .variant = variant,
+			   .size = cut_size(),
+			   .seed = options.seed,
+			   .prepare = prepare_same,
+			   .turn = turn_same };
+	struct turns turns;
 	char name[120];
 
-	bench_section("Cut, signal: the same pages of 1/4 of %zu MiB written", sizes[1] / MIB);
-	for (unsigned i = 0; i < 2; i++) {
-		struct job job = { .variant = &variants[0],
-				   .size = sizes[i],
-				   .seed = options.seed,
-				   .prepare = prepare_same,
-				   .turn = turn_same };
-
-		if (!worker_start(&workers[i], &job))
-			return;
+	bench_section("Cut of %zu MiB, the same pages of a quarter of it written, %s [of %zu MiB]",
+		      job.size / MIB, variant->name, job.size / 4 / MIB);
+	if (!turns_take(&turns, &job, small))
+		return;
+	for (unsigned i = 0; i < DIRTS && dirts[i].share <= KEPT_SHARE; i++) {
+		snprintf(name, sizeof(name), "%s: call", dirts[i].name);
+		show_figure(&turns, name, "us", OURS(2 * i));
+		show_ratio(&turns, "  large / small", OURS(2 * i), THEIRS(2 * i), AT_MOST, 1.3);
 	}
-	for (unsigned turn = 0; turn < options.runs + 2; turn++) {
-		double small[FIGURES], large[FIGURES];
+	turns_free(&turns);
+}
 
-		worker_turn(&workers[0], small);
-		worker_turn(&workers[1], large);
-		for (size_t i = 0; turn >= 2 && i < DIRTS; i++)
-			if (dirts[i].share <= 0.05)
-				samples_add(&ratio[i], large[2 * i] / small[2 * i]);
-	}
-	for (size_t i = 0; i < DIRTS; i++) {
-		if (ratio[i].count == 0)
+void bench_cuts_by_size(void)
+{
+	struct job small = { .size = cut_size() / 4,
+			     .seed = options.seed,
+			     .prepare = prepare_same,
+			     .turn = turn_same };
+	char name[80];
+
+	for (size_t i = 0; i < COUNT_OF(variants); i++) {
+		struct worker worker;
+
+		snprintf(name, sizeof(name), "cuts-size/%s", variants[i].name);
+		if (variants[i].tune || variants[i].flags || !bench_wants(name))
 			continue;
-		snprintf(name, sizeof(name), "%s: %zu MiB / %zu MiB", dirts[i].name, sizes[1] / MIB,
-			 sizes[0] / MIB);
-		bench_result(name, "", &ratio[i], AT_MOST, 1.3);
-		samples_free(&ratio[i]);
+		small.variant = &variants[i];
+		if (worker_start(&worker, &small)) {
+			cuts_by_size(&variants[i], &worker);
+			worker_stop(&worker);
+		}
 	}
-	worker_stop(&workers[0]);
-	worker_stop(&workers[1]);
 }
 
 /* --- beside a writer at full speed --- */
@@ -309,22 +275,24 @@ static void *write_on(void *context)
 
 /* Who arms ahead: the program, by a call of its own, or the cut, which does it where other threads
  * write. */
-static const struct ahead {
-	struct variant variant; /* first */
-	bool by_program;
-} aheads[] = {
-	{ { "signal", COW_TRAP_SIGNAL, NULL, true, 0 }, true },
-	{ { "signal armed by the cut", COW_TRAP_SIGNAL, NULL, false, 0 }, false },
-	{ { "signal rounds=off", COW_TRAP_SIGNAL, "rounds=off", false, 0 }, false },
-	{ { "thread", COW_TRAP_THREAD, NULL, false, 0 }, true },
-	{ { "mprotect", COW_TRAP_MPROTECT, NULL, false, 0 }, true },
+enum { ARMED_BY_PROGRAM, ARMED_BY_CUT };
+
+static const struct variant armed[] = {
+	{ .name = "signal", .trap = COW_TRAP_SIGNAL, .binds = true },
+	{ .name = "signal armed by the cut", .trap = COW_TRAP_SIGNAL, .way = ARMED_BY_CUT },
+	{ .name = "signal rounds=off",
+	  .trap = COW_TRAP_SIGNAL,
+	  .tune = "rounds=off",
+	  .way = ARMED_BY_CUT },
+	{ .name = "thread", .trap = COW_TRAP_THREAD },
+	{ .name = "mprotect", .trap = COW_TRAP_MPROTECT },
 };
 
 static void *prepare_beside_writer(const struct job *job)
 {
 	struct cut_state *state = prepare_cuts(job);
 
-	state->arms = ((const struct ahead *)(const void *)job->variant)->by_program;
+	state->arms = job->variant->way == ARMED_BY_PROGRAM;
 	return state;
 }
 
@@ -357,60 +325,34 @@ static void beside_writer(const struct variant *variant, struct worker *plain)
 			   .seed = options.seed,
 			   .prepare = prepare_beside_writer,
 			   .turn = turn_beside_writer };
-	struct samples call = { 0 }, stall = { 0 }, arm = { 0 }, ratio = { 0 }, control = { 0 };
-	struct worker region;
+	struct turns turns;
 
 	bench_section("Cut of %zu MiB beside a writer of random pages, %s [fork()]", job.size / MIB,
 		      variant->name);
-	if (!worker_start(&region, &job))
+	if (!turns_take(&turns, &job, plain))
 		return;
-	for (unsigned turn = 0; turn < turns_of(variant) + 2; turn++) {
-		double cut[FIGURES], fork[FIGURES];
-
-		worker_turn(plain, fork);
-		worker_turn(&region, cut);
-		if (turn < 2)
-			continue;
-		samples_add(&call, cut[0]);
-		samples_add(&stall, cut[1]);
-		samples_add(&arm, cut[2]);
-		samples_add(&ratio, fork[1] / cut[0]);
-		samples_add(&control, fork[1] / fork[0]);
-	}
-	worker_stop(&region);
-	bench_result("arming ahead", "us", &arm, BOUND_NONE, 0);
-	bench_result("cut: call", "us", &call, BOUND_NONE, 0);
-	bench_result("  stall", "us", &stall, BOUND_NONE, 0);
-	bench_result("  fork / call", "x", &ratio, variant->binds ? AT_LEAST : BOUND_NONE, 20);
-	bench_result("A/A control: fork / fork", "", &control, BOUND_NONE, 0);
-	samples_free(&call);
-	samples_free(&stall);
-	samples_free(&arm);
-	samples_free(&ratio);
-	samples_free(&control);
+	show_figure(&turns, "arming ahead", "us", OURS(2));
+	show_figure(&turns, "cut: call", "us", OURS(0));
+	show_figure(&turns, "  stall", "us", OURS(1));
+	show_ratio(&turns, "  fork / call", THEIRS(1), OURS(0), AT_LEAST, 20);
+	show_forks(&turns);
+	turns_free(&turns);
 }
 
 void bench_cuts_beside_writer(void)
 {
-	struct worker plain;
-	char name[80];
+	struct job plain = plain_job(0);
 
-	start_plain(&plain, cut_size(), 0);
-	for (size_t i = 0; i < sizeof(aheads) / sizeof(aheads[0]); i++) {
-		snprintf(name, sizeof(name), "cuts-writer/%s", aheads[i].variant.name);
-		if (bench_wants(name))
-			beside_writer(&aheads[i].variant, &plain);
-	}
-	worker_stop(&plain);
+	each_variant("cuts-writer", armed, COUNT_OF(armed), &plain, beside_writer);
 }
 
 /* --- huge pages --- */
 
 static const struct variant huge_variants[] = {
-	{ "signal", COW_TRAP_SIGNAL, NULL, true, 0 },
-	{ "signal huge=off", COW_TRAP_SIGNAL, "huge=off", false, 0 },
-	{ "thread", COW_TRAP_THREAD, NULL, false, 0 },
-	{ "mprotect", COW_TRAP_MPROTECT, NULL, false, 0 },
+	{ .name = "signal", .trap = COW_TRAP_SIGNAL, .binds = true },
+	{ .name = "signal huge=off", .trap = COW_TRAP_SIGNAL, .tune = "huge=off" },
+	{ .name = "thread", .trap = COW_TRAP_THREAD },
+	{ .name = "mprotect", .trap = COW_TRAP_MPROTECT },
 };
 
 struct huge_state {
@@ -454,61 +396,32 @@ static void turn_huge(void *context, double figures[])
 
 static void huge_of(const struct variant *variant, struct worker *plain)
 {
-	static const char *const names[] = { "first cut", "second, the same run",
-					     "third, another" };
+	static const char *const names[] = { "first cut: call", "second, the same run: call",
+					     "third, another run: call" };
 	struct job job = { .variant = variant,
 			   .size = cut_size(),
 			   .flags = COW_REGION_HUGE_PAGES,
 			   .seed = options.seed,
 			   .prepare = prepare_huge,
 			   .turn = turn_huge };
-	struct samples call[3] = { 0 }, ratio[3] = { 0 }, fork_us = { 0 }, control = { 0 };
-	struct worker region;
-	char name[120];
+	struct turns turns;
 
 	bench_section("Cut of %zu MiB of huge pages, 0.1 %% in one run, %s [fork(), huge pages]",
 		      job.size / MIB, variant->name);
-	if (!worker_start(&region, &job))
+	if (!turns_take(&turns, &job, plain))
 		return;
-	for (unsigned turn = 0; turn < turns_of(variant) + 2; turn++) {
-		double cut[FIGURES], fork[FIGURES];
-
-		worker_turn(plain, fork);
-		worker_turn(&region, cut);
-		if (turn < 2)
-			continue;
-		samples_add(&fork_us, fork[1]);
-		samples_add(&control, fork[1] / fork[0]);
-		for (unsigned i = 0; i < 3; i++) {
-			samples_add(&call[i], cut[2 * i]);
-			samples_add(&ratio[i], fork[1] / cut[2 * i]);
-		}
+	for (unsigned i = 0; i < COUNT_OF(names); i++) {
+		show_figure(&turns, names[i], "us", OURS(2 * i));
+		show_figure(&turns, "  stall", "us", OURS(2 * i + 1));
+		show_ratio(&turns, "  fork / call", THEIRS(1), OURS(2 * i), AT_LEAST, 5);
 	}
-	worker_stop(&region);
-	for (unsigned i = 0; i < 3; i++) {
-		snprintf(name, sizeof(name), "%s: call", names[i]);
-		bench_result(name, "us", &call[i], BOUND_NONE, 0);
-		bench_result("  fork / call", "x", &ratio[i],
-			     variant->binds ? AT_LEAST : BOUND_NONE, 5);
-		samples_free(&call[i]);
-		samples_free(&ratio[i]);
-	}
-	bench_result("fork(), huge pages", "us", &fork_us, BOUND_NONE, 0);
-	bench_result("A/A control: fork / fork", "", &control, BOUND_NONE, 0);
-	samples_free(&fork_us);
-	samples_free(&control);
+	show_forks(&turns);
+	turns_free(&turns);
 }
 
 void bench_cuts_huge(void)
 {
-	struct worker plain;
-	char name[80];
+	struct job plain = plain_job(COW_REGION_HUGE_PAGES);
 
-	start_plain(&plain, cut_size(), COW_REGION_HUGE_PAGES);
-	for (size_t i = 0; i < sizeof(huge_variants) / sizeof(huge_variants[0]); i++) {
-		snprintf(name, sizeof(name), "cuts-huge/%s", huge_variants[i].name);
-		if (bench_wants(name))
-			huge_of(&huge_variants[i], &plain);
-	}
-	worker_stop(&plain);
+	each_variant("cuts-huge", huge_variants, COUNT_OF(huge_variants), &plain, huge_of);
 }

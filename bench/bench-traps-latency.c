@@ -23,24 +23,30 @@
 
 enum { P50, P99, P999, MAX, WRITES, ARMED_US, CUT_US, SHOWN };
 
-struct way {
-	struct variant variant; /* first */
-	enum { WAY_NONE, WAY_FORK, WAY_SNAPSHOT } kind;
+enum { WAY_NONE, WAY_FORK, WAY_SNAPSHOT };
+
+static const struct variant ways[] = {
+	{ .name = "fork()", .way = WAY_FORK, .binds = true },
+	{ .name = "no snapshot (control)", .way = WAY_NONE, .binds = true },
+	{ .name = "signal", .way = WAY_SNAPSHOT, .trap = COW_TRAP_SIGNAL, .binds = true },
+	{ .name = "signal copier=on",
+	  .way = WAY_SNAPSHOT,
+	  .trap = COW_TRAP_SIGNAL,
+	  .binds = true,
+	  .flags = COW_REGION_COPY_AHEAD },
+	{ .name = "signal frames=off",
+	  .way = WAY_SNAPSHOT,
+	  .trap = COW_TRAP_SIGNAL,
+	  .tune = "frames=off" },
+	{ .name = "signal blocks=off",
+	  .way = WAY_SNAPSHOT,
+	  .trap = COW_TRAP_SIGNAL,
+	  .tune = "blocks=off" },
+	{ .name = "thread", .way = WAY_SNAPSHOT, .trap = COW_TRAP_THREAD, .binds = true },
+	{ .name = "mprotect", .way = WAY_SNAPSHOT, .trap = COW_TRAP_MPROTECT, .binds = true },
 };
 
-static const struct way ways[] = {
-	{ { "no snapshot (control)", 0, NULL, true, 0 }, WAY_NONE },
-	{ { "fork()", 0, NULL, true, 0 }, WAY_FORK },
-	{ { "signal", COW_TRAP_SIGNAL, NULL, true, 0 }, WAY_SNAPSHOT },
-	{ { "signal copier=on", COW_TRAP_SIGNAL, NULL, true, COW_REGION_COPY_AHEAD },
-	  WAY_SNAPSHOT },
-	{ { "signal frames=off", COW_TRAP_SIGNAL, "frames=off", false, 0 }, WAY_SNAPSHOT },
-	{ { "signal blocks=off", COW_TRAP_SIGNAL, "blocks=off", false, 0 }, WAY_SNAPSHOT },
-	{ { "thread", COW_TRAP_THREAD, NULL, true, 0 }, WAY_SNAPSHOT },
-	{ { "mprotect", COW_TRAP_MPROTECT, NULL, true, 0 }, WAY_SNAPSHOT },
-};
-
-enum { FORK = 1, SIGNAL = 2, WAYS = sizeof(ways) / sizeof(ways[0]) };
+enum { FORK = 0, SIGNAL = 2, WAYS = COUNT_OF(ways) };
 
 struct writer {
 	unsigned char *base;
@@ -147,13 +153,8 @@ static void fork_beside(double figures[])
 struct latency_state {
 	struct writer writer;
 	struct cow_region *region;
-	const struct way *way;
+	int way;
 };
-
-static const struct way *way_of(const struct job *job)
-{
-	return (const struct way *)(const void *)job->variant;
-}
 
 static void *prepare_latency(const struct job *job)
 {
@@ -161,9 +162,9 @@ static void *prepare_latency(const struct job *job)
 	struct writer *writer;
 
 	check(state, "out of memory");
-	state->way = way_of(job);
+	state->way = job->variant->way;
 	writer = &state->writer;
-	if (state->way->kind == WAY_SNAPSHOT) {
+	if (state->way == WAY_SNAPSHOT) {
 		state->region = job_region(job, 0);
 		writer->base = cow_region_get_base(state->region);
 	} else {
@@ -186,9 +187,9 @@ static void turn_latency(void *context, double figures[])
 	sleep_us(after_cut_us() / 10);
 	start = now_us();
 	atomic_store(&writer->counts, true);
-	if (state->way->kind == WAY_NONE)
+	if (state->way == WAY_NONE)
 		sleep_us(after_cut_us());
-	else if (state->way->kind == WAY_FORK)
+	else if (state->way == WAY_FORK)
 		fork_beside(figures);
 	else
 		snapshot_beside(state->region, figures);
@@ -206,74 +207,92 @@ static void turn_latency(void *context, double figures[])
 
 /* --- the table --- */
 
-struct latency_samples {
-	struct samples of[SHOWN];
-	bool here;
-};
-
-static void run_way(const struct way *way, size_t size, unsigned turn,
-		    struct latency_samples *samples)
+/* One run, in a process of its own; false: not to be had here. */
+static bool run_way(const struct variant *way, size_t size, unsigned turn, double figures[FIGURES])
 {
-	struct job job = { .variant = &way->variant,
+	struct job job = { .variant = way,
 			   .size = size,
 			   .seed = options.seed + turn,
 			   .prepare = prepare_latency,
 			   .turn = turn_latency };
-	double figures[FIGURES];
 	struct worker worker;
 
-	samples->here = worker_start(&worker, &job);
-	if (!samples->here)
-		return;
+	if (!worker_start(&worker, &job))
+		return false;
 	worker_turn(&worker, figures);
 	worker_stop(&worker);
-	for (unsigned i = 0; i < SHOWN; i++)
-		if (figures[i] > 0)
-			samples_add(&samples->of[i], figures[i]);
+	return true;
 }
 
-static void report_ways(struct latency_samples samples[])
+/* All ways once, fork() first: its figures stand beside each one's. */
+static void run_ways(size_t size, unsigned turn, struct turns results[])
+{
+	double forks[FIGURES] = { 0 }, figures[FIGURES];
+	char name[80];
+
+	for (unsigned way = 0; way < WAYS; way++) {
+		snprintf(name, sizeof(name), "latencies/%s", ways[way].name);
+		if (!bench_wants(name) || turn >= turns_of(&ways[way]) ||
+		    results[way].count < turn || !run_way(&ways[way], size, turn, figures))
+			continue;
+		if (way == FORK)
+			memcpy(forks, figures, sizeof(forks));
+		turns_add(&results[way], figures, forks);
+	}
+}
+
+static void show_way(const char *name, const struct turns *turns)
+{
+	struct samples cells[SHOWN] = { 0 };
+
+	/* Who takes no snapshot neither arms nor cuts. */
+	for (unsigned i = 0; i < SHOWN; i++)
+		if (turns->figures[0][i] > 0)
+			cells[i] = turns_figure(turns, i);
+	bench_row(name, cells);
+	for (unsigned i = 0; i < SHOWN; i++)
+		samples_free(&cells[i]);
+}
+
+static void show_beside_fork(const char *name, const struct turns *turns)
+{
+	static const struct {
+		const char *name;
+		unsigned figure;
+		double bound;
+	} bounds[] = { { "max", MAX, 0.1 }, { "p99.9", P999, 3 } };
+	char full[100];
+
+	for (unsigned i = 0; i < COUNT_OF(bounds); i++) {
+		snprintf(full, sizeof(full), "%s, %s / fork()", bounds[i].name, name);
+		show_ratio(turns, full, OURS(bounds[i].figure), THEIRS(bounds[i].figure), AT_MOST,
+			   bounds[i].bound);
+	}
+}
+
+void bench_latencies(void)
 {
 	static const struct bench_column columns[SHOWN] = {
 		{ "p50", "us" },        { "p99", "us" }, { "p99.9", "us" }, { "max", "us" },
 		{ "writes", "per ms" }, { "arm", "us" }, { "cut", "us" },
 	};
-
-	bench_columns(columns, SHOWN);
-	for (unsigned way = 0; way < WAYS; way++)
-		if (samples[way].here)
-			bench_row(ways[way].variant.name, samples[way].of);
-}
-
-/* Of maxima the median of the runs is taken, of either side. */
-static double median_ratio(struct latency_samples samples[], unsigned shown)
-{
-	return samples_quantile(&samples[SIGNAL].of[shown], 0.5) /
-	       samples_quantile(&samples[FORK].of[shown], 0.5);
-}
-
-void bench_latencies(void)
-{
 	size_t size = (options.quick ? 64 : 4096) * MIB;
-	struct latency_samples samples[WAYS] = { 0 };
-	char name[80];
+	struct turns results[WAYS] = { 0 };
 
 	bench_section("Writes beside a snapshot of %zu MiB, from the first arming to %g s after "
 		      "the cut",
 		      size / MIB, after_cut_us() / 1e6);
 	for (unsigned turn = 0; turn < options.runs; turn++)
-		for (unsigned way = 0; way < WAYS; way++) {
-			snprintf(name, sizeof(name), "latencies/%s", ways[way].variant.name);
-			if (bench_wants(name) && turn < turns_of(&ways[way].variant) &&
-			    (turn == 0 || samples[way].here))
-				run_way(&ways[way], size, turn, &samples[way]);
-		}
-	report_ways(samples);
-	if (samples[SIGNAL].here && samples[FORK].here) {
-		bench_value("max, signal / fork()", "", median_ratio(samples, MAX), AT_MOST, 0.1);
-		bench_value("p99.9, signal / fork()", "", median_ratio(samples, P999), AT_MOST, 3);
+		run_ways(size, turn, results);
+	bench_columns(columns, SHOWN);
+	for (unsigned way = 0; way < WAYS; way++) {
+		if (results[way].count > 0)
+			show_way(ways[way].name, &results[way]);
 	}
-	for (unsigned way = 0; way < WAYS; way++)
-		for (unsigned shown = 0; shown < SHOWN; shown++)
-			samples_free(&samples[way].of[shown]);
+	for (unsigned way = 0; way < WAYS; way++) {
+		results[way].binds = way == SIGNAL;
+		if (way != FORK && results[way].count > 0 && results[FORK].count > 0)
+			show_beside_fork(ways[way].name, &results[way]);
+		turns_free(&results[way]);
+	}
 }

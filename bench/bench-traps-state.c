@@ -13,13 +13,11 @@
 #include "bench/cgroup.h"
 
 static const struct variant variants[] = {
-	{ "signal", COW_TRAP_SIGNAL, NULL, true, 0 },
-	{ "signal blocks=off", COW_TRAP_SIGNAL, "blocks=off", false, 0 },
-	{ "thread", COW_TRAP_THREAD, NULL, false, 0 },
-	{ "mprotect", COW_TRAP_MPROTECT, NULL, false, 0 },
+	{ .name = "signal", .trap = COW_TRAP_SIGNAL, .binds = true },
+	{ .name = "signal blocks=off", .trap = COW_TRAP_SIGNAL, .tune = "blocks=off" },
+	{ .name = "thread", .trap = COW_TRAP_THREAD },
+	{ .name = "mprotect", .trap = COW_TRAP_MPROTECT },
 };
-
-#define VARIANTS (sizeof(variants) / sizeof(variants[0]))
 
 /* --- rollback --- */
 
@@ -124,69 +122,45 @@ static void turn_children(void *context, double figures[])
 	}
 }
 
-static void rollback_of(const struct variant *variant, size_t size, struct worker *children)
+static size_t rollback_size(void)
+{
+	return (options.quick ? 32 : 256) * MIB;
+}
+
+static void rollback_of(const struct variant *variant, struct worker *children)
 {
 	static const char *const kinds[KINDS] = { "the same pages", "other pages each time" };
 	struct job job = { .variant = variant,
-			   .size = size,
+			   .size = rollback_size(),
 			   .seed = options.seed,
 			   .prepare = prepare_rollback,
 			   .turn = turn_rollback };
-	struct samples us[2 * KINDS] = { 0 }, ratio[2 * KINDS] = { 0 }, fork_us = { 0 },
-			      control = { 0 };
-	enum bench_bound kind = variant->binds ? AT_LEAST : BOUND_NONE;
-	struct worker region;
+	struct turns turns;
 	char name[100];
 
 	bench_section("Rollback of %u pages of %zu MiB, %s [fork, write, exit, wait]", DIRTY_PAGES,
-		      size / MIB, variant->name);
-	if (!worker_start(&region, &job))
+		      job.size / MIB, variant->name);
+	if (!turns_take(&turns, &job, children))
 		return;
-	for (unsigned turn = 0; turn < turns_of(variant) + 2; turn++) {
-		double ours[FIGURES], theirs[FIGURES];
-
-		worker_turn(children, theirs);
-		worker_turn(&region, ours);
-		if (turn < 2)
-			continue;
-		samples_add(&fork_us, theirs[1]);
-		samples_add(&control, theirs[1] / theirs[0]);
-		for (unsigned i = 0; i < 2 * KINDS; i++) {
-			samples_add(&us[i], ours[i]);
-			samples_add(&ratio[i], theirs[1] / ours[i]);
-		}
-	}
-	worker_stop(&region);
 	for (unsigned i = 0; i < 2 * KINDS; i++) {
 		snprintf(name, sizeof(name), "%s: %s", kinds[i / 2],
 			 i % 2 ? "cow_region_rollback()" : "writing and rolling back");
-		bench_result(name, "us", &us[i], BOUND_NONE, 0);
-		bench_result("  fork / this", "x", &ratio[i], i % 2 ? kind : BOUND_NONE, 30);
-		samples_free(&us[i]);
-		samples_free(&ratio[i]);
+		show_figure(&turns, name, "us", OURS(i));
+		show_ratio(&turns, "  fork / this", THEIRS(1), OURS(i), AT_LEAST, i % 2 ? 30 : 0);
 	}
-	bench_result("fork, write, exit, wait", "us", &fork_us, BOUND_NONE, 0);
-	bench_result("A/A control: fork / fork", "", &control, BOUND_NONE, 0);
-	samples_free(&fork_us);
-	samples_free(&control);
+	show_figure(&turns, "fork, write, exit, wait", "us", THEIRS(1));
+	show_ratio(&turns, "A/A control: fork / fork", THEIRS(1), THEIRS(0), BOUND_NONE, 0);
+	turns_free(&turns);
 }
 
 void bench_rollback(void)
 {
-	struct job job = { .size = (options.quick ? 32 : 256) * MIB,
-			   .seed = options.seed,
-			   .prepare = prepare_children,
-			   .turn = turn_children };
-	struct worker children;
-	char name[80];
+	struct job children = { .size = rollback_size(),
+				.seed = options.seed,
+				.prepare = prepare_children,
+				.turn = turn_children };
 
-	worker_start(&children, &job);
-	for (size_t i = 0; i < VARIANTS; i++) {
-		snprintf(name, sizeof(name), "rollback/%s", variants[i].name);
-		if (bench_wants(name))
-			rollback_of(&variants[i], job.size, &children);
-	}
-	worker_stop(&children);
+	each_variant("rollback", variants, COUNT_OF(variants), &children, rollback_of);
 }
 
 /* --- branches --- */
@@ -299,7 +273,7 @@ void bench_branches(void)
 {
 	char name[80];
 
-	for (size_t i = 0; i < VARIANTS; i++) {
+	for (size_t i = 0; i < COUNT_OF(variants); i++) {
 		snprintf(name, sizeof(name), "branches/%s", variants[i].name);
 		if (!variants[i].tune && bench_wants(name))
 			branches_of(&variants[i]);

@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What writing costs: the first write to a page after a cut beside the kernel's own copy-on-write
- * fault after fork(), what is kept of sparse writes, working sets that repeat, and pages that are
- * open.
+ * fault after fork(), what is kept of sparse writes, and working sets that repeat.
  */
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <time.h>
 
@@ -122,132 +120,102 @@ static void turn_kernel(void *context, double figures[])
 }
 
 static const struct variant write_variants[] = {
-	{ "signal", COW_TRAP_SIGNAL, NULL, true, 0 },
-	{ "signal blocks=off", COW_TRAP_SIGNAL, "blocks=off", false, 0 },
-	{ "signal frames=off", COW_TRAP_SIGNAL, "frames=off", false, 0 },
-	{ "thread", COW_TRAP_THREAD, NULL, false, 0 },
-	{ "mprotect", COW_TRAP_MPROTECT, NULL, false, 0 },
+	{ .name = "signal", .trap = COW_TRAP_SIGNAL, .binds = true },
+	{ .name = "signal blocks=off", .trap = COW_TRAP_SIGNAL, .tune = "blocks=off" },
+	{ .name = "signal frames=off", .trap = COW_TRAP_SIGNAL, .tune = "frames=off" },
+	{ .name = "thread", .trap = COW_TRAP_THREAD },
+	{ .name = "mprotect", .trap = COW_TRAP_MPROTECT },
 };
 
-struct write_samples {
-	struct samples kernel, control, recycled, fresh, ratio, fresh_ratio;
-};
-
-static void report_writes(const struct variant *variant, unsigned o, struct write_samples *samples)
+static size_t write_size(void)
 {
-	enum bench_bound kind = variant->binds ? AT_MOST : BOUND_NONE;
-	double bound = o == RANDOM ? 3 : 0.5;
-	char name[100];
-
-	snprintf(name, sizeof(name), "%s: recycled frames", order_names[o]);
-	bench_result(name, "us", &samples->recycled, BOUND_NONE, 0);
-	bench_result("  fresh frames", "us", &samples->fresh, BOUND_NONE, 0);
-	bench_result("  kernel's COW fault after fork()", "us", &samples->kernel, BOUND_NONE, 0);
-	bench_result("  ratio, recycled frames", "", &samples->ratio, kind, bound);
-	bench_result("  ratio, fresh frames", "", &samples->fresh_ratio, kind, bound);
-	bench_result("  A/A control: kernel / kernel", "", &samples->control, BOUND_NONE, 0);
-	samples_free(&samples->recycled);
-	samples_free(&samples->fresh);
-	samples_free(&samples->kernel);
-	samples_free(&samples->ratio);
-	samples_free(&samples->fresh_ratio);
-	samples_free(&samples->control);
+	return (options.quick ? 16 : 512) * MIB;
 }
 
-static void first_writes_of(const struct variant *variant, size_t size, struct worker *kernel)
+static void first_writes_of(const struct variant *variant, struct worker *kernel)
 {
+	static const double bounds[ORDERS] = { [SEQUENTIAL] = 0.5, [RANDOM] = 3 };
 	struct job job = { .variant = variant,
-			   .size = size,
+			   .size = write_size(),
 			   .seed = options.seed,
 			   .prepare = prepare_region,
 			   .turn = turn_region };
-	struct write_samples samples[ORDERS] = { 0 };
-	struct worker region;
+	struct turns turns;
+	char name[100];
 
-	bench_section("First write to a page after a cut, %zu MiB, %s [fork()]", size / MIB,
+	bench_section("First write to a page after a cut, %zu MiB, %s [fork()]", job.size / MIB,
 		      variant->name);
-	if (!worker_start(&region, &job))
+	if (!turns_take(&turns, &job, kernel))
 		return;
-	for (unsigned turn = 0; turn < turns_of(variant) + 2; turn++) {
-		double ours[FIGURES], theirs[FIGURES];
+	for (unsigned o = 0; o < ORDERS; o++) {
+		unsigned recycled = OURS(2 * o), fresh = OURS(2 * o + 1);
 
-		worker_turn(kernel, theirs);
-		worker_turn(&region, ours);
-		for (unsigned o = 0; turn >= 2 && o < ORDERS; o++) {
-			double k = theirs[2 * o + 1];
-
-			samples_add(&samples[o].kernel, k);
-			samples_add(&samples[o].control, k / theirs[2 * o]);
-			samples_add(&samples[o].recycled, ours[2 * o]);
-			samples_add(&samples[o].fresh, ours[2 * o + 1]);
-			samples_add(&samples[o].ratio, ours[2 * o] / k);
-			samples_add(&samples[o].fresh_ratio, ours[2 * o + 1] / k);
-		}
+		snprintf(name, sizeof(name), "%s: recycled frames", order_names[o]);
+		show_figure(&turns, name, "us", recycled);
+		show_figure(&turns, "  fresh frames", "us", fresh);
+		show_figure(&turns, "  kernel's COW fault after fork()", "us", THEIRS(2 * o + 1));
+		show_ratio(&turns, "  recycled / kernel", recycled, THEIRS(2 * o + 1), AT_MOST,
+			   bounds[o]);
+		show_ratio(&turns, "  fresh / kernel", fresh, THEIRS(2 * o + 1), AT_MOST,
+			   bounds[o]);
+		show_ratio(&turns, "  A/A control: kernel / kernel", THEIRS(2 * o + 1),
+			   THEIRS(2 * o), BOUND_NONE, 0);
 	}
-	worker_stop(&region);
-	for (unsigned o = 0; o < ORDERS; o++)
-		report_writes(variant, o, &samples[o]);
+	turns_free(&turns);
 }
 
 void bench_first_writes(void)
 {
-	struct job job = { .size = (options.quick ? 8 : 512) * MIB,
-			   .seed = options.seed,
-			   .prepare = prepare_kernel,
-			   .turn = turn_kernel };
-	struct worker kernel;
-	char name[80];
+	struct job kernel = { .size = write_size(),
+			      .seed = options.seed,
+			      .prepare = prepare_kernel,
+			      .turn = turn_kernel };
 
-	worker_start(&kernel, &job);
-	for (size_t i = 0; i < sizeof(write_variants) / sizeof(write_variants[0]); i++) {
-		snprintf(name, sizeof(name), "first-writes/%s", write_variants[i].name);
-		if (bench_wants(name))
-			first_writes_of(&write_variants[i], job.size, &kernel);
-	}
-	worker_stop(&kernel);
+	each_variant("first-writes", write_variants, COUNT_OF(write_variants), &kernel,
+		     first_writes_of);
 }
 
 /* --- sparse writes --- */
 
-/* figures: pages kept for each page written. */
+/* figures: pages kept, pages written. */
 static void turn_sparse(void *context, double figures[])
 {
 	struct write_state *state = context;
 	struct cow_region_stats before = COW_REGION_STATS_INIT, after = COW_REGION_STATS_INIT;
 	struct cow_snapshot *snapshot = job_snapshot(state->region);
+	unsigned char *base = cow_region_get_base(state->region);
 	size_t written = state->pages / 100;
 
 	cow_region_get_stats(state->region, &before);
 	for (size_t i = 0; i < written; i++)
-		((unsigned char *)cow_region_get_base(
-			state->region))[state->orders[RANDOM][i] * PAGE]++;
+		base[state->orders[RANDOM][i] * PAGE]++;
 	cow_region_get_stats(state->region, &after);
-	figures[0] = (double)(after.copied_pages - before.copied_pages) / (double)written;
+	figures[0] = (double)(after.copied_pages - before.copied_pages);
+	figures[1] = (double)written;
 	cow_snapshot_unref(snapshot);
 }
 
 void bench_sparse_writes(void)
 {
-	struct job job = { .variant = &write_variants[0],
-			   .size = (options.quick ? 64 : 512) * MIB,
+	struct job job = { .size = write_size(),
 			   .seed = options.seed,
 			   .prepare = prepare_region,
 			   .turn = turn_sparse };
-	struct samples kept = { 0 };
-	struct worker region;
+	struct turns turns;
+	char name[80];
 
 	bench_section("Pre-images of random 1 %% of %zu MiB written", job.size / MIB);
-	if (!worker_start(&region, &job))
-		return;
-	for (unsigned turn = 0; turn < options.runs; turn++) {
-		double figures[FIGURES];
-
-		worker_turn(&region, figures);
-		samples_add(&kept, figures[0]);
+	for (size_t i = 0; i < COUNT_OF(write_variants); i++) {
+		snprintf(name, sizeof(name), "sparse/%s", write_variants[i].name);
+		if (!bench_wants(name))
+			continue;
+		job.variant = &write_variants[i];
+		if (!turns_take(&turns, &job, NULL))
+			continue;
+		snprintf(name, sizeof(name), "%s: kept / written", job.variant->name);
+		show_ratio(&turns, name, OURS(0), OURS(1), AT_MOST, 1.5);
+		turns_free(&turns);
 	}
-	worker_stop(&region);
-	bench_result("pages kept / pages written", "", &kept, AT_MOST, 1.5);
-	samples_free(&kept);
 }
 
 /* --- a working set that repeats --- */
@@ -289,14 +257,12 @@ static const struct pause {
 	{ "10 ms after the cut", 10000, 0 },
 };
 
-#define PAUSES 2u
-
 /* figures: for each pause the time of a write, and the CPU of all threads for each cut. */
 static void turn_set(void *context, double figures[])
 {
 	struct write_state *state = context;
 
-	for (unsigned p = 0; p < PAUSES; p++) {
+	for (unsigned p = 0; p < COUNT_OF(pauses); p++) {
 		double *us = &figures[2 * p], *cpu = &figures[2 * p + 1];
 
 		*cpu = cpu_us(RUSAGE_SELF);
@@ -317,15 +283,15 @@ static void turn_set_kernel(void *context, double figures[])
 {
 	struct write_state *state = context;
 
-	for (unsigned i = 0; i < PAUSES * SET_CUTS; i++) {
-		double *us = &figures[2 * (i % PAUSES)], *cpu = us + 1, before;
+	for (unsigned i = 0; i < COUNT_OF(pauses) * SET_CUTS; i++) {
+		double *us = &figures[2 * (i % COUNT_OF(pauses))], *cpu = us + 1, before;
 		struct held child;
 
 		for (size_t page = 0; page < state->pages; page++)
 			state->memory[page * PAGE]++;
 		before = cpu_with_children_us();
 		child = hold_child();
-		sleep_us(pauses[i % PAUSES].us);
+		sleep_us(pauses[i % COUNT_OF(pauses)].us);
 		*us += write_all_us(state->memory, state->orders[RANDOM], set_pages(state)) /
 		       SET_CUTS;
 		release_child(&child);
@@ -334,197 +300,49 @@ static void turn_set_kernel(void *context, double figures[])
 }
 
 static const struct variant set_variants[] = {
-	{ "signal copier=on", COW_TRAP_SIGNAL, NULL, true, COW_REGION_COPY_AHEAD },
-	{ "signal copier=off", COW_TRAP_SIGNAL, NULL, false, 0 },
-	{ "thread copier=on", COW_TRAP_THREAD, NULL, false, COW_REGION_COPY_AHEAD },
-	{ "mprotect copier=on", COW_TRAP_MPROTECT, NULL, false, COW_REGION_COPY_AHEAD },
+	{ .name = "signal copier=on",
+	  .trap = COW_TRAP_SIGNAL,
+	  .binds = true,
+	  .flags = COW_REGION_COPY_AHEAD },
+	{ .name = "signal copier=off", .trap = COW_TRAP_SIGNAL },
+	{ .name = "thread copier=on", .trap = COW_TRAP_THREAD, .flags = COW_REGION_COPY_AHEAD },
+	{ .name = "mprotect copier=on", .trap = COW_TRAP_MPROTECT, .flags = COW_REGION_COPY_AHEAD },
 };
 
-struct set_samples {
-	struct samples ours, theirs, ratio;
-};
-
-static void report_set(const char *what, const char *baseline, struct set_samples *samples,
-		       enum bench_bound kind, double bound)
-{
-	bench_result(what, "us", &samples->ours, BOUND_NONE, 0);
-	bench_result(baseline, "us", &samples->theirs, BOUND_NONE, 0);
-	bench_result("  ratio", "", &samples->ratio, kind, bound);
-	samples_free(&samples->ours);
-	samples_free(&samples->theirs);
-	samples_free(&samples->ratio);
-}
-
-static void set_of(const struct variant *variant, size_t size, struct worker *kernel)
+static void set_of(const struct variant *variant, struct worker *kernel)
 {
 	struct job job = { .variant = variant,
-			   .size = size,
+			   .size = write_size(),
 			   .seed = options.seed,
 			   .prepare = prepare_set,
 			   .turn = turn_set };
-	struct set_samples samples[2 * PAUSES] = { 0 };
-	struct worker region;
+	struct turns turns;
 	char name[100];
 
 	bench_section("A random %g %% of %zu MiB written again after each cut, %s [fork()]",
-		      SET_SHARE * 100, size / MIB, variant->name);
-	if (!worker_start(&region, &job))
+		      SET_SHARE * 100, job.size / MIB, variant->name);
+	if (!turns_take(&turns, &job, kernel))
 		return;
-	for (unsigned turn = 0; turn < turns_of(variant) + 2; turn++) {
-		double ours[FIGURES], theirs[FIGURES];
-
-		worker_turn(kernel, theirs);
-		worker_turn(&region, ours);
-		for (unsigned i = 0; turn >= 2 && i < 2 * PAUSES; i++) {
-			samples_add(&samples[i].ours, ours[i]);
-			samples_add(&samples[i].theirs, theirs[i]);
-			samples_add(&samples[i].ratio, ours[i] / theirs[i]);
-		}
-	}
-	worker_stop(&region);
-	for (unsigned p = 0; p < PAUSES; p++) {
-		bool binds = variant->binds && pauses[p].bound > 0;
+	for (unsigned p = 0; p < COUNT_OF(pauses); p++) {
+		unsigned us = 2 * p, cpu = 2 * p + 1;
 
 		snprintf(name, sizeof(name), "a write, %s", pauses[p].name);
-		report_set(name, "  kernel's COW fault after fork()", &samples[2 * p],
-			   binds ? AT_MOST : BOUND_NONE, pauses[p].bound);
-		report_set("CPU of all threads, for each cut", "  fork(), the child's end included",
-			   &samples[2 * p + 1], variant->binds ? AT_MOST : BOUND_NONE, 2);
+		show_figure(&turns, name, "us", OURS(us));
+		show_figure(&turns, "  kernel's COW fault after fork()", "us", THEIRS(us));
+		show_ratio(&turns, "  ratio", OURS(us), THEIRS(us), AT_MOST, pauses[p].bound);
+		show_figure(&turns, "  CPU of all threads, for each cut", "us", OURS(cpu));
+		show_figure(&turns, "  of fork(), the child's end included", "us", THEIRS(cpu));
+		show_ratio(&turns, "  ratio of the CPU", OURS(cpu), THEIRS(cpu), AT_MOST, 2);
 	}
+	turns_free(&turns);
 }
 
 void bench_copier(void)
 {
-	struct job job = { .size = (options.quick ? 16 : 512) * MIB,
-			   .seed = options.seed,
-			   .prepare = prepare_kernel,
-			   .turn = turn_set_kernel };
-	struct worker kernel;
-	char name[80];
+	struct job kernel = { .size = write_size(),
+			      .seed = options.seed,
+			      .prepare = prepare_kernel,
+			      .turn = turn_set_kernel };
 
-	worker_start(&kernel, &job);
-	for (size_t i = 0; i < sizeof(set_variants) / sizeof(set_variants[0]); i++) {
-		snprintf(name, sizeof(name), "copier/%s", set_variants[i].name);
-		if (bench_wants(name))
-			set_of(&set_variants[i], job.size, &kernel);
-	}
-	worker_stop(&kernel);
-}
-
-/* --- open pages --- */
-
-#define OPEN_BYTES  ((options.quick ? 16 : 256) * MIB)
-#define OPEN_WRITES (options.quick ? 200000u : 4000000u)
-
-static double write_open_ns(unsigned char *base, size_t size, uint64_t seed)
-{
-	size_t pages = size / PAGE;
-	double start = now_us();
-
-	for (unsigned i = 0; i < OPEN_WRITES; i++) {
-		uint64_t number = random_next(&seed);
-
-		base[number % pages * PAGE + (number >> 52)]++;
-	}
-	return (now_us() - start) * 1e3 / OPEN_WRITES;
-}
-
-static void *prepare_open(const struct job *job)
-{
-	struct job *own = calloc(1, sizeof(*own));
-
-	check(own, "out of memory");
-	*own = *job;
-	return own;
-}
-
-/* Mapped anew each turn: which physical pages it gets is part of the noise. */
-static void turn_open_plain(void *context, double figures[])
-{
-	struct job *job = context;
-
-	for (unsigned i = 0; i < 2; i++) {
-		unsigned char *memory = job_memory(job);
-
-		figures[i] = write_open_ns(memory, job->size, job->seed);
-		munmap(memory, job->size);
-	}
-}
-
-/* figures: before the first cut, after one, when every page was opened again. */
-static void turn_open(void *context, double figures[])
-{
-	struct job *job = context;
-	struct cow_region *region = job_region(job, 0);
-	unsigned char *base = cow_region_get_base(region);
-	struct cow_snapshot *snapshot;
-
-	figures[0] = write_open_ns(base, job->size, job->seed);
-	snapshot = job_snapshot(region);
-	for (size_t at = 0; at < job->size; at += PAGE)
-		base[at]++;
-	figures[1] = write_open_ns(base, job->size, job->seed);
-	cow_snapshot_unref(snapshot);
-	cow_region_free(region);
-}
-
-/* The turns of the control spread over an interval; a difference inside it is none. */
-static void open_of(const struct variant *variant, uint32_t flags)
-{
-	struct job job = {
-		.size = OPEN_BYTES, .flags = flags, .seed = options.seed, .prepare = prepare_open
-	};
-	struct samples before = { 0 }, after = { 0 }, control = { 0 }, ns = { 0 };
-	struct worker plain, region;
-
-	bench_section("Writes to open pages, %zu MiB of %s pages, %s [plain memory]",
-		      job.size / MIB, flags ? "huge" : "4 KiB", variant->name);
-	job.turn = turn_open_plain;
-	worker_start(&plain, &job);
-	job.variant = variant;
-	job.turn = turn_open;
-	if (worker_start(&region, &job)) {
-		for (unsigned turn = 0; turn < 2 * turns_of(variant) + 2; turn++) {
-			double theirs[FIGURES], ours[FIGURES];
-
-			worker_turn(&plain, theirs);
-			worker_turn(&region, ours);
-			if (turn < 2)
-				continue;
-			samples_add(&ns, theirs[1]);
-			samples_add(&control, theirs[1] / theirs[0]);
-			samples_add(&before, ours[0] / theirs[1]);
-			samples_add(&after, ours[1] / theirs[1]);
-		}
-		worker_stop(&region);
-		bench_result("plain memory, a write", "ns", &ns, BOUND_NONE, 0);
-		bench_result("A/A control: plain / plain", "", &control, BOUND_NONE, 0);
-		bench_result("before the first cut / plain", "", &before,
-			     variant->binds ? AT_MOST : BOUND_NONE,
-			     samples_quantile(&control, 0.9) + 0.01);
-		bench_result("after a cut, opened again / plain", "", &after, BOUND_NONE, 0);
-	}
-	worker_stop(&plain);
-	samples_free(&ns);
-	samples_free(&control);
-	samples_free(&before);
-	samples_free(&after);
-}
-
-void bench_open_writes(void)
-{
-	static const struct variant variants[] = {
-		{ "signal", COW_TRAP_SIGNAL, NULL, true, 0 },
-		{ "thread", COW_TRAP_THREAD, NULL, false, 0 },
-		{ "mprotect", COW_TRAP_MPROTECT, NULL, false, 0 },
-	};
-	char name[80];
-
-	for (size_t i = 0; i < sizeof(variants) / sizeof(variants[0]); i++) {
-		snprintf(name, sizeof(name), "open-writes/%s", variants[i].name);
-		if (!bench_wants(name))
-			continue;
-		open_of(&variants[i], 0);
-		open_of(&variants[i], COW_REGION_HUGE_PAGES);
-	}
+	each_variant("copier", set_variants, COUNT_OF(set_variants), &kernel, set_of);
 }

@@ -8,130 +8,14 @@
  *
  * Most memory in use at once: 10 GiB (4 GiB on either side and what copying adds).
  */
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include "bench/bench-traps.h"
 
 struct bench_options options;
-
-unsigned turns_of(const struct variant *variant)
-{
-	return variant->binds ? options.runs : (options.runs + 2) / 3;
-}
-
-/* --- processes that take turns --- */
-
-enum { READY = 'r', NOT_HERE = 'n', TURN = 't' };
-
-static bool trap_is_here(const struct variant *variant)
-{
-	struct cow_region_options o = COW_REGION_OPTIONS_INIT;
-	struct cow_region *region;
-	int r;
-
-	o.trap = variant->trap;
-	r = cow_region_new(PAGE, &o, &region);
-	if (r == -EOPNOTSUPP)
-		return false;
-	check_errno(r, "cow_region_new");
-	cow_region_free(region);
-	return true;
-}
-
-static void send_all(int fd, const void *bytes, size_t count)
-{
-	check(write(fd, bytes, count) == (ssize_t)count, "a process of the benchmark is gone");
-}
-
-static bool receive_all(int fd, void *bytes, size_t count)
-{
-	size_t got = 0;
-	ssize_t r;
-
-	while (got < count) {
-		r = read(fd, (char *)bytes + got, count - got);
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r <= 0)
-			return false;
-		got += (size_t)r;
-	}
-	return true;
-}
-
-static _Noreturn void serve(const struct job *job, int from, int to)
-{
-	char answer = READY, order;
-	void *state;
-
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (job->variant && job->variant->tune)
-		setenv("COW_TUNE", job->variant->tune, 1);
-	if (job->variant && !trap_is_here(job->variant)) {
-		answer = NOT_HERE;
-		send_all(to, &answer, 1);
-		_exit(0);
-	}
-	state = job->prepare(job);
-	send_all(to, &answer, 1);
-	while (receive_all(from, &order, 1)) {
-		double figures[FIGURES] = { 0 };
-
-		job->turn(state, figures);
-		send_all(to, figures, sizeof(figures));
-	}
-	_exit(0);
-}
-
-bool worker_start(struct worker *worker, const struct job *job)
-{
-	int there[2], back[2];
-	char answer = 0;
-
-	check(pipe(there) == 0 && pipe(back) == 0, "pipe");
-	worker->pid = fork();
-	check(worker->pid >= 0, "fork");
-	if (worker->pid == 0) {
-		close(there[1]);
-		close(back[0]);
-		serve(job, there[0], back[1]);
-	}
-	close(there[0]);
-	close(back[1]);
-	worker->to = there[1];
-	worker->from = back[0];
-	check(receive_all(worker->from, &answer, 1), "a process of the benchmark failed");
-	if (answer == READY)
-		return true;
-	bench_note("%s: not to be had here", job->variant->name);
-	worker_stop(worker);
-	return false;
-}
-
-void worker_turn(struct worker *worker, double figures[FIGURES])
-{
-	char order = TURN;
-
-	send_all(worker->to, &order, 1);
-	check(receive_all(worker->from, figures, FIGURES * sizeof(figures[0])),
-	      "a process of the benchmark failed");
-}
-
-/* Another process may hold its pipe's end, too, so it would not see that we close ours. */
-void worker_stop(struct worker *worker)
-{
-	close(worker->to);
-	close(worker->from);
-	kill(worker->pid, SIGKILL);
-	waitpid(worker->pid, NULL, 0);
-}
 
 /* --- in the process of a job --- */
 
@@ -213,23 +97,6 @@ void release_child(struct held *held)
 	waitpid(held->pid, NULL, 0);
 }
 
-double rewrite_and_fork_us(unsigned char *memory, size_t size)
-{
-	double start, stall;
-	pid_t child;
-
-	for (size_t at = 0; at < size; at += PAGE)
-		memory[at]++;
-	start = now_us();
-	child = fork();
-	if (child == 0)
-		_exit(0);
-	stall = now_us() - start;
-	check(child > 0, "fork");
-	waitpid(child, NULL, 0);
-	return stall;
-}
-
 size_t *page_order(size_t pages, bool at_random, uint64_t *random)
 {
 	size_t *order = calloc(pages, sizeof(order[0]));
@@ -267,8 +134,13 @@ int main(int argc, char **argv)
 
 	bench_begin("bench-traps", "Snapshots under the traps beside fork().", argc, argv,
 		    &options);
-	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
-		if (bench_wants(parts[i].name))
-			parts[i].run();
+	for (size_t i = 0; i < COUNT_OF(parts); i++) {
+		double start = now_us();
+
+		if (!bench_wants(parts[i].name))
+			continue;
+		parts[i].run();
+		bench_note("(--only %s: %.0f s)", parts[i].name, (now_us() - start) / 1e6);
+	}
 	return bench_end();
 }

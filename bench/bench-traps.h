@@ -25,6 +25,7 @@ struct variant {
 	const char *tune; /* COW_TUNE, see lib/tune.h; NULL: the defaults */
 	bool binds;       /* the bounds are meant for it; it gets all turns */
 	uint32_t flags;   /* COW_REGION_..., beside the job's */
+	int way;          /* for the part: what else is different about it */
 };
 
 #define FIGURES 24u
@@ -34,6 +35,7 @@ struct job {
 	size_t size;
 	uint32_t flags; /* COW_REGION_... */
 	uint64_t seed;
+	unsigned times; /* as many turns as others have; 0: once */
 	/* In the process of the job. What prepare returns goes to the turns. */
 	void *(*prepare)(const struct job *job);
 	void (*turn)(void *state, double figures[]);
@@ -50,10 +52,41 @@ bool worker_start(struct worker *worker, const struct job *job);
 void worker_turn(struct worker *worker, double figures[FIGURES]);
 void worker_stop(struct worker *worker);
 
-extern struct bench_options options;
+/* What each turn gave: a variant's figures, and after them those of its baseline. */
+struct turns {
+	bool binds;
+	unsigned count;
+	double (*figures)[2 * FIGURES];
+};
+
+#define OURS(figure)   (figure)
+#define THEIRS(figure) (FIGURES + (figure))
 
 /* Turns of a variant: those that no bound is meant for get a third. */
 unsigned turns_of(const struct variant *variant);
+
+/* The baseline (NULL: there is none) and the job take turns; the first two do not count. false: as
+ * worker_start(). */
+bool turns_take(struct turns *turns, const struct job *job, struct worker *baseline);
+void turns_add(struct turns *turns, const double ours[FIGURES], const double theirs[FIGURES]);
+void turns_free(struct turns *turns);
+
+/* One figure of each turn, or the ratio of two; the caller frees the samples. */
+struct samples turns_figure(const struct turns *turns, unsigned figure);
+struct samples turns_ratio(const struct turns *turns, unsigned over, unsigned under);
+
+void show_figure(const struct turns *turns, const char *name, const char *unit, unsigned figure);
+/* The bound is for variants that it binds; 0: there is none. */
+void show_ratio(const struct turns *turns, const char *name, unsigned over, unsigned under,
+		enum bench_bound kind, double bound);
+
+/* Those variants of a part that are wanted, one after the other, beside one process of the
+ * baseline. */
+void each_variant(const char *part, const struct variant variants[], size_t count,
+		  const struct job *baseline,
+		  void (*measure)(const struct variant *variant, struct worker *baseline));
+
+extern struct bench_options options;
 
 /* --- in the process of a job --- */
 
@@ -76,13 +109,12 @@ struct held {
 struct held hold_child(void);
 void release_child(struct held *held); /* waits for its end, too */
 
-/* Rewrites every page, then forks: how long fork() takes. */
-double rewrite_and_fork_us(unsigned char *memory, size_t size);
-
 /* Page numbers below pages, each once; shuffled or in order. The caller frees them. */
 size_t *page_order(size_t pages, bool at_random, uint64_t *random);
 
 /* --- the parts --- */
+
+#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
 void bench_cuts(void);
 void bench_cuts_by_size(void);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/utsname.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -20,7 +21,8 @@ static struct {
 	struct json_object *root, *results;
 	char section[200];
 	unsigned missed;
-	bool ran; /* something of what --only names */
+	bool ran;     /* something of what --only names */
+	double start; /* now_us() */
 	const struct bench_column *columns;
 	unsigned column_count;
 } bench;
@@ -164,6 +166,7 @@ void bench_begin(const char *name, const char *purpose, int argc, char **argv,
 	bench.name = name;
 	bench.options = (struct bench_options){ .seed = 1, .runs = 9, .directory = "." };
 	parse(argc, argv, purpose);
+	bench.start = now_us();
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	bench.root = json_object_new_object();
 	bench.results = json_object_new_array();
@@ -258,12 +261,13 @@ static void print_result(const char *name, const char *unit, double value, doubl
 {
 	const char *judged = verdict(value, kind, bound);
 	struct json_object *result = record(name, unit, value, low, high);
+	int digits = value < 0.1 ? 5 : 3;
 	char wanted[40] = "";
 
 	if (kind != BOUND_NONE)
-		snprintf(wanted, sizeof(wanted), "%s %g", kind == AT_MOST ? "<=" : ">=", bound);
-	printf("  %-58s %10.3f %-5s [%9.3f .. %9.3f]  %-9s %s\n", name, value, unit, low, high,
-	       wanted, judged);
+		snprintf(wanted, sizeof(wanted), "%s %.4g", kind == AT_MOST ? "<=" : ">=", bound);
+	printf("  %-58s %10.*f %-5s [%9.*f .. %9.*f]  %-9s %s\n", name, digits, value, unit, digits,
+	       low, digits, high, wanted, judged);
 	if (kind != BOUND_NONE) {
 		json_object_object_add(result, kind == AT_MOST ? "at_most" : "at_least",
 				       json_object_new_double(bound));
@@ -338,14 +342,35 @@ bool bench_wants(const char *name)
 	return !bench.options.only;
 }
 
+static void print_missed(void)
+{
+	if (bench.missed > 0)
+		printf("%s: %u of the bounds missed%s\n", bench.name, bench.missed,
+		       bench.options.quick ? " (quick sizes mean nothing)" : "");
+	for (size_t i = 0; i < json_object_array_length(bench.results); i++) {
+		struct json_object *result = json_object_array_get_idx(bench.results, i), *holds;
+
+		if (json_object_object_get_ex(result, "holds", &holds) &&
+		    !json_object_get_boolean(holds))
+			printf("  %s: %s\n",
+			       json_object_get_string(json_object_object_get(result, "section")),
+			       json_object_get_string(json_object_object_get(result, "name")));
+	}
+}
+
 int bench_end(void)
 {
+	double seconds = (now_us() - bench.start) / 1e6;
+
 	if (bench.options.only && !bench.ran) {
 		fprintf(stderr, "%s: there is no part of the name %s\n", bench.name,
 			bench.options.only);
 		return 2;
 	}
 	json_object_object_add(bench.root, "results", bench.results);
+	json_object_object_add(bench.root, "seconds", json_object_new_double(seconds));
+	printf("\n%s: %.0f s\n", bench.name, seconds);
+	print_missed();
 	if (bench.options.json &&
 	    json_object_to_file_ext(bench.options.json, bench.root, JSON_C_TO_STRING_PRETTY) < 0) {
 		fprintf(stderr, "%s: cannot write %s: %s\n", bench.name, bench.options.json,
@@ -353,9 +378,6 @@ int bench_end(void)
 		return 1;
 	}
 	json_object_put(bench.root);
-	if (bench.missed > 0)
-		printf("\n%s: %u of the bounds missed%s\n", bench.name, bench.missed,
-		       bench.options.quick ? " (quick sizes mean nothing)" : "");
 	return bench.missed > 0 && bench.options.strict;
 }
 
@@ -395,4 +417,21 @@ uint64_t pss_bytes(void)
 
 	read_line("/proc/self/smaps_rollup", "Pss", value, sizeof(value));
 	return strtoull(value, NULL, 10) * 1024;
+}
+
+double rewrite_and_fork_us(unsigned char *memory, size_t size)
+{
+	double start, stall;
+	pid_t child;
+
+	for (size_t at = 0; at < size; at += 4096)
+		memory[at]++;
+	start = now_us();
+	child = fork();
+	if (child == 0)
+		_exit(0);
+	stall = now_us() - start;
+	check(child > 0, "fork");
+	waitpid(child, NULL, 0);
+	return stall;
 }

@@ -70,6 +70,8 @@ double now_us(void);
 uint64_t random_next(uint64_t *state);
 void *plain_memory(size_t bytes); /* 4 KiB pages, not yet touched */
 uint64_t pss_bytes(void);         /* of this process */
+/* Rewrites every page, then forks: how long fork() takes. The child ends at once. */
+double rewrite_and_fork_us(unsigned char *memory, size_t size);
 _Noreturn void bench_fail(const char *what);
 
 static inline void check(bool holds, const char *what)
