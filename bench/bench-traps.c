@@ -85,7 +85,7 @@ struct held hold_child(void)
 	check(held.pid >= 0, "fork");
 	if (held.pid == 0) {
 		close(ends[1]);
-		_exit(read(ends[0], &end, 1) != 0);
+		_exit(read(ends[0], &end, 1) == 0 ? 0 : 1);
 	}
 	close(ends[0]);
 	return held;

@@ -21,7 +21,7 @@ cd "$root" || exit 1
 # What is generated and included; without BPF there is no such target.
 ninja -C "$build" bpf/stat.skel.h >/dev/null 2>&1 || true
 ninja -C "$build" cli/embedded-style.c cli/embedded-plots.c cli/embedded-chart.c >/dev/null 2>&1 || true
-folders="include sys core mmu lib store proc bpf sqlite cli tests bench fuzz examples"
+folders="include sys core mmu lib store proc bpf sqlite sim cli tests bench fuzz examples"
 if [ $# -gt 0 ]; then
 	sources=$*
 else
@@ -31,6 +31,20 @@ fi
 units=$(for file in $sources; do
 	case $file in *.c) grep -qF "/$file\"" "$build/compile_commands.json" && echo "$file" ;; esac
 done)
+# The compilations of these files; one that is compiled in several ways (a test under each trap)
+# is read in the first of them.
+once=$build/lint
+mkdir -p "$once/cppcheck"
+printf '%s\n' $units | /usr/bin/python3 -c '
+import json, os, sys
+units = {os.path.abspath(line.strip()) for line in sys.stdin}
+ways = {}
+for way in json.load(open(sys.argv[1])):
+    path = os.path.abspath(os.path.join(way["directory"], way["file"]))
+    if path in units:
+        ways.setdefault(path, way)
+json.dump(list(ways.values()), open(sys.argv[2], "w"), indent=1)
+' "$build/compile_commands.json" "$once/compile_commands.json" || exit 1
 findings=0
 jobs=${JOBS:-$(nproc)}
 
@@ -47,8 +61,13 @@ check() {
 	fi
 }
 
-each_unit() { # COMMAND...: for every C file, several at once
-	printf '%s\n' $units | xargs -P "$jobs" -n 1 "$@"
+installed='^(sys|core|mmu|lib|store|proc|sqlite|sim|cli)/'
+
+# each_unit PATTERN COMMAND...: for every C file of that pattern, several at once.
+each_unit() {
+	pattern=$1
+	shift
+	printf '%s\n' $units | grep -E "$pattern" | xargs -r -P "$jobs" -n 1 "$@"
 }
 
 check_format() {
@@ -69,20 +88,27 @@ check_layers() {
 check_analyzer() {
 	flags="-std=gnu17 -O2 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -Iinclude -I$build
 		$(pkg-config --cflags json-c sqlite3)"
-	printf '%s\n' $units | grep -E '^(sys|core|mmu|lib|store|proc|sqlite|cli)/' |
-		xargs -P "$jobs" -n 1 gcc $flags -Wall -Wextra -Wno-unused-parameter \
-			-Wno-missing-field-initializers -Werror -fanalyzer -c -o /dev/null
+	each_unit "$installed" gcc $flags -Wall -Wextra -Wno-unused-parameter \
+		-Wno-missing-field-initializers -Werror -fanalyzer -c -o /dev/null
 }
 
+# The analyzer takes ten times as long as all other checks of clang-tidy, and what a test leaves
+# behind at its end is nothing to be told of.
 check_tidy() {
-	each_unit clang-tidy -p "$build" --quiet --extra-arg=-Wno-unknown-warning-option \
+	set -- clang-tidy -p "$once" --quiet --extra-arg=-Wno-unknown-warning-option \
 		--extra-arg=-Wno-unused-command-line-argument
+	status=0
+	each_unit "$installed" "$@" || status=1
+	each_unit '^(bpf|tests|bench|fuzz|examples)/' "$@" --checks='-clang-analyzer-*' || status=1
+	return $status
 }
 
+# What did not change since the last time is not read again.
 # A function of sys/ that returns a descriptor is no leak.
 # readdir() on a stream of one's own is safe in glibc, and its replacement is deprecated.
 check_cppcheck() {
-	cppcheck --project="$build/compile_commands.json" --quiet --error-exitcode=1 -j "$jobs" \
+	cppcheck --project="$once/compile_commands.json" --cppcheck-build-dir="$once/cppcheck" \
+		--quiet --error-exitcode=1 -j "$jobs" \
 		--enable=warning,portability,performance --inline-suppr \
 		--suppress=missingIncludeSystem --suppress=readdirCalled \
 		--suppress='resourceLeak:*sys/sys.c' --suppress='*:*/build/*' \
