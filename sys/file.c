@@ -1,21 +1,181 @@
 /* SPDX-License-Identifier: MIT */
-/* Files with names: what the store asks of the kernel. */
+/* Files: those without a name, and those that the store keeps. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
+#include <limits.h>
+#include <linux/magic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
-#include <sys/random.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
-#include "sys/sys.h"
+#include "sys/injected.h"
 
-static int injected(enum sys_call call)
+/* --- without a name, or open --- */
+
+int sys_memfd(const char *name, size_t length)
 {
-	return sys_injector ? sys_injector(call) : 0;
+	int r = injected(SYS_CALL_MEMFD);
+	int fd;
+
+	if (r < 0)
+		return r;
+	fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0)
+		return -errno;
+	r = sys_truncate(fd, length);
+	if (r < 0) {
+		sys_close(fd);
+		return r;
+	}
+	return fd;
 }
+
+int sys_seal(int fd)
+{
+	int r = injected(SYS_CALL_MEMFD);
+
+	if (r < 0)
+		return r;
+	return fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK) < 0 ? -errno : 0;
+}
+
+int sys_truncate(int fd, uint64_t length)
+{
+	int r = injected(SYS_CALL_TRUNCATE);
+
+	if (r < 0)
+		return r;
+	return ftruncate(fd, (off_t)length) < 0 ? -errno : 0;
+}
+
+/* Where the file system knows no nameless files, one with a name that is gone at once. */
+static int open_and_unlink(const char *directory, int flags)
+{
+	char path[PATH_MAX];
+	int fd;
+
+	if (snprintf(path, sizeof(path), "%s/.cow-XXXXXX", directory) >= (int)sizeof(path))
+		return -ENAMETOOLONG;
+	fd = mkostemp(path, O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	unlink(path);
+	/* Not at once: an open that refuses the flag may have made the file already. */
+	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | flags) < 0) {
+		int r = -errno;
+
+		sys_close(fd);
+		return r;
+	}
+	return fd;
+}
+
+int sys_open_unlinked(const char *directory, int flags)
+{
+	int r = injected(SYS_CALL_OPEN);
+	int fd;
+
+	if (r < 0)
+		return r;
+	fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC | flags, 0600);
+	if (fd >= 0)
+		return fd;
+	if (errno == EOPNOTSUPP || errno == EISDIR)
+		return open_and_unlink(directory, flags);
+	return -errno;
+}
+
+int sys_is_tmpfs(int fd)
+{
+	int r = injected(SYS_CALL_STATFS);
+	struct statfs fs;
+
+	if (r < 0)
+		return r;
+	if (fstatfs(fd, &fs) < 0)
+		return -errno;
+	return fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC;
+}
+
+ssize_t sys_read_at(int fd, void *buffer, size_t length, uint64_t offset)
+{
+	int r = injected(SYS_CALL_READ_AT);
+	ssize_t n;
+
+	if (r < 0)
+		return r;
+	do
+		n = pread(fd, buffer, length, (off_t)offset);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n;
+}
+
+ssize_t sys_write_some_at(int fd, const struct iovec *pieces, int count, uint64_t offset)
+{
+	int r = injected(SYS_CALL_WRITE_AT);
+	ssize_t n;
+
+	if (r < 0)
+		return r;
+	do
+		n = pwritev(fd, pieces, count, (off_t)offset);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n;
+}
+
+int sys_write_at(int fd, const struct iovec *pieces, int count, uint64_t offset)
+{
+	ssize_t n = sys_write_some_at(fd, pieces, count, offset);
+	size_t length = 0;
+
+	if (n < 0)
+		return (int)n;
+	for (int i = 0; i < count; i++)
+		length += pieces[i].iov_len;
+	return (size_t)n == length ? 0 : -ENOSPC;
+}
+
+void sys_drop_cache(int fd, uint64_t offset, size_t length)
+{
+	if (sync_file_range(fd, (off_t)offset, (off_t)length,
+			    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+				    SYNC_FILE_RANGE_WAIT_AFTER) == 0)
+		posix_fadvise(fd, (off_t)offset, (off_t)length, POSIX_FADV_DONTNEED);
+}
+
+void sys_close(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+int sys_file_data(int fd, uint64_t offset, uint64_t end, uint64_t *ret_data, uint64_t *ret_hole)
+{
+	int r = injected(SYS_CALL_PAGEMAP);
+	off_t data, hole;
+
+	if (r < 0)
+		return r;
+	*ret_data = *ret_hole = end;
+	data = lseek(fd, (off_t)offset, SEEK_DATA);
+	if (data < 0)
+		return errno == ENXIO ? 0 : -errno;
+	if ((uint64_t)data >= end)
+		return 0;
+	hole = lseek(fd, data, SEEK_HOLE);
+	if (hole < 0)
+		return -errno;
+	*ret_data = (uint64_t)data;
+	*ret_hole = (uint64_t)hole < end ? (uint64_t)hole : end;
+	return 0;
+}
+
+/* --- in a directory --- */
 
 int sys_make_directory(const char *path)
 {
@@ -42,19 +202,6 @@ int sys_open_at(int directory, const char *name, int flags, unsigned mode)
 		fd = openat(directory, name, flags | O_CLOEXEC, mode);
 	while (fd < 0 && errno == EINTR);
 	return fd < 0 ? -errno : fd;
-}
-
-ssize_t sys_write_some_at(int fd, const struct iovec *pieces, int count, uint64_t offset)
-{
-	int r = injected(SYS_CALL_WRITE_AT);
-	ssize_t n;
-
-	if (r < 0)
-		return r;
-	do
-		n = pwritev(fd, pieces, count, (off_t)offset);
-	while (n < 0 && errno == EINTR);
-	return n < 0 ? -errno : n;
 }
 
 /* Not repeated, whatever it says: after a failure the kernel may have marked the pages clean. */
@@ -142,19 +289,6 @@ int sys_file_size(int fd, uint64_t *ret_bytes, uint64_t *ret_links)
 	return 0;
 }
 
-int sys_random(void *buffer, size_t length)
-{
-	int r = injected(SYS_CALL_RANDOM);
-	ssize_t n;
-
-	if (r < 0)
-		return r;
-	do
-		n = getrandom(buffer, length, 0);
-	while (n < 0 && errno == EINTR);
-	return n < 0 ? -errno : (size_t)n == length ? 0 : -EIO;
-}
-
 void sys_start_writeback(int fd, uint64_t offset, uint64_t length)
 {
 	(void)sync_file_range(fd, (off_t)offset, (off_t)length, SYNC_FILE_RANGE_WRITE);
@@ -195,26 +329,4 @@ int sys_list_directory(int directory, int (*visit)(const char *name, void *conte
 	}
 	closedir(stream);
 	return r;
-}
-
-int sys_map_at(void *address, size_t length, int protection, int flags, int fd, uint64_t offset,
-	       void **ret_address)
-{
-	int r = injected(SYS_CALL_MAP);
-	void *mapped;
-
-	if (r < 0)
-		return r;
-	mapped = mmap(address, length, protection, flags, fd, (off_t)offset);
-	if (mapped == MAP_FAILED)
-		return -errno;
-	*ret_address = mapped;
-	return 0;
-}
-
-unsigned sys_cpus(void)
-{
-	cpu_set_t set;
-
-	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
 }
