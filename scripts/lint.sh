@@ -111,7 +111,7 @@ check_cppcheck() {
 		--quiet --error-exitcode=1 -j "$jobs" \
 		--enable=warning,portability,performance --inline-suppr \
 		--suppress=missingIncludeSystem --suppress=readdirCalled \
-		--suppress='resourceLeak:*sys/sys.c' --suppress='*:*/build/*' \
+		--suppress='resourceLeak:*sys/*.c' --suppress='*:*/build/*' \
 		--suppress=normalCheckLevelMaxBranches -D__GNUC__=12 --library=posix --library=gnu \
 		--template='{file}:{line}: {severity}: {message} [{id}]'
 }
