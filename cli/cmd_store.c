@@ -58,7 +58,7 @@ static const struct command_option options[] = {
 	{
 		.name = "compress",
 		.type = OPTION_FLAG,
-		.help = "compact: compress what is rewritten and has become old",
+		.help = "compact: compress what is neither HEAD nor tagged (zstd)",
 		.value.flag = &wanted.compress,
 	},
 	{

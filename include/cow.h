@@ -476,7 +476,9 @@ COW_API int cow_store_delete(struct cow_store *store, const char *id);
 
 /* Flags of struct cow_compact_options.
  *
- * COMPRESS: zstd, in clusters of 64 KiB, for what is rewritten and lies below every tag and HEAD;
+ * COMPRESS: zstd, in clusters of 64 KiB, for layers of 1 MiB and more that are neither HEAD nor
+ * tagged, except those that hold little in many places. They read as before, but cannot be mapped:
+ * what is restored from them is unpacked as it is touched. Later compactions keep them compressed.
  * -EOPNOTSUPP where it was not built in. */
 #define COW_COMPACT_COMPRESS 0x1u
 
@@ -497,6 +499,8 @@ struct cow_compact_stats {
 	uint32_t depth;                     /* of the deepest chain afterwards */
 	uint64_t bytes_before, bytes_after; /* of all files */
 	uint64_t cloned_bytes; /* shared with the old file (FICLONERANGE), not copied */
+	uint64_t compressed;   /* layers that were written compressed */
+	uint64_t compressed_before, compressed_after; /* bytes of their content, of their files */
 };
 #define COW_COMPACT_STATS_INIT COW_INIT_(cow_compact_stats)
 

@@ -138,6 +138,15 @@ int chain_open(struct cow_store *store, const struct layer_id *id, struct chain 
 	return 0;
 }
 
+bool chain_is_packed(const struct chain *chain)
+{
+	bool packed = false;
+
+	for (unsigned i = 0; i < chain->depth; i++)
+		packed |= footer_is_packed(&chain->layers[i]->footer);
+	return packed;
+}
+
 void chain_load(struct chain *chain)
 {
 	for (unsigned i = 0; i < chain->depth; i++)
@@ -162,15 +171,12 @@ static int map_from(struct chain *chain, unsigned index, struct slice_map *map, 
 	if (r <= 0)
 		return r;
 	for (unsigned i = 0; i < SLICE; i++) {
-		uint64_t entry;
+		uint64_t entry = layer_entry(layer, table, i);
 		struct place place;
 
-		if (map->kind[i] != PLACE_NONE)
+		if (entry == 0 || map->kind[i] != PLACE_NONE)
 			continue;
-		memcpy(&entry, table + i * 8, sizeof(entry));
-		if (entry == 0)
-			continue;
-		r = layer_place(layer, __builtin_bswap64(entry), &place);
+		r = layer_place(layer, entry, &place);
 		if (r < 0)
 			return r;
 		map->kind[i] = (uint8_t)place.kind;
@@ -204,17 +210,37 @@ int chain_map_slice(struct chain *chain, uint64_t slice, struct slice_map *ret_m
 	return r;
 }
 
-/* A run that one read brings in. */
-static unsigned run_length(const struct slice_map *map, unsigned first, unsigned count)
+static bool lies_with(const struct slice_map *map, unsigned first, unsigned run)
+{
+	enum place_kind kind = map->kind[first];
+	uint64_t step = kind == PLACE_DATA ? run * CLUSTER : 0;
+
+	if (map->kind[first + run] != kind)
+		return false;
+	return (kind != PLACE_DATA && kind != PLACE_PACKED) ||
+	       (map->layer[first + run] == map->layer[first] &&
+		map->offset[first + run] == map->offset[first] + step);
+}
+
+unsigned chain_run_length(const struct slice_map *map, unsigned first, unsigned count)
 {
 	unsigned run = 1;
 
-	while (run < count && map->kind[first + run] == map->kind[first] &&
-	       (map->kind[first] != PLACE_DATA ||
-		(map->layer[first + run] == map->layer[first] &&
-		 map->offset[first + run] == map->offset[first] + run * CLUSTER)))
+	while (run < count && lies_with(map, first, run))
 		run++;
 	return run;
+}
+
+static int read_packed(struct chain *chain, const struct slice_map *map, unsigned first,
+		       unsigned count, unsigned char *buffer, bool verify)
+{
+	struct layer *layer = chain->layers[map->layer[first]];
+	unsigned page = first % PACKED_PAGES;
+
+	if (map->unpacker)
+		return unpacker_read(map->unpacker, layer, map->offset[first], page, count, buffer,
+				     verify);
+	return layer_read_packed(layer, map->offset[first], page, count, buffer, verify);
 }
 
 int chain_read_mapped(struct chain *chain, const struct slice_map *map, unsigned first,
@@ -223,11 +249,13 @@ int chain_read_mapped(struct chain *chain, const struct slice_map *map, unsigned
 	int r = 0;
 
 	while (r == 0 && count > 0) {
-		unsigned run = run_length(map, first, count);
+		unsigned run = chain_run_length(map, first, count);
 
 		if (map->kind[first] == PLACE_DATA)
 			r = layer_read_clusters(chain->layers[map->layer[first]],
 						map->offset[first], run, buffer, verify);
+		else if (map->kind[first] == PLACE_PACKED)
+			r = read_packed(chain, map, first, run, buffer, verify);
 		else
 			memset(buffer, 0, run * CLUSTER);
 		buffer += run * CLUSTER;
@@ -283,7 +311,9 @@ static int place_of(struct chain *chain, uint64_t cluster, unsigned char scratch
 			r = layer_read_slice(layer, cluster / SLICE, scratch, TABLE_REMEMBER,
 					     &table);
 		if (r > 0)
-			r = layer_place(layer, get_be64(table + cluster % SLICE * 8), &place);
+			r = layer_place(layer,
+					layer_entry(layer, table, (unsigned)(cluster % SLICE)),
+					&place);
 		if (r < 0)
 			return r;
 		*ret_layer = layer;
@@ -302,6 +332,9 @@ static int read_cluster(struct chain *chain, uint64_t cluster, unsigned char *to
 		return r;
 	if (place.kind == PLACE_DATA)
 		return layer_read_clusters(layer, place.offset, 1, to, verify);
+	if (place.kind == PLACE_PACKED)
+		return layer_read_packed(layer, place.offset, cluster % PACKED_PAGES, 1, to,
+					 verify);
 	memset(to, 0, CLUSTER);
 	return 0;
 }

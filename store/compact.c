@@ -6,6 +6,10 @@
  *   A <- (B deleted) <- C      becomes   A <- C      where C is B's only child
  *   A <- ... 33 layers ... <- Z          A <- ... <- Y    Z
  *
+ * With COW_COMPACT_COMPRESS, what is cold is written anew, compressed (packer.h): layers that are
+ * neither HEAD nor tagged, which is what a program goes on from. Not those that say little in many
+ * places (rewrite.c). What is merged with a compressed layer is compressed again, if it is cold.
+ *
  * A deleted layer with several children stays: merged into each of them it would be there several
  * times. A layer keeps its identity and sequence, so its children need not change. Each step
  * replaces one file by one rename(), and what it reads as is the same before and after; so a crash
@@ -14,6 +18,7 @@
 #include "lib/internal.h"
 #include "store/index.h"
 #include "store/io.h"
+#include "store/packer.h"
 #include "store/rewrite.h"
 
 #define KNOWN_FLAGS       COW_COMPACT_COMPRESS
@@ -57,17 +62,55 @@ static bool is_merged_later(const struct compaction *compaction, const struct in
 	return entry->children == 1 && refs_is_deleted(&compaction->store->refs, &entry->id);
 }
 
+static bool is_cold(const struct compaction *compaction, const struct index_entry *entry)
+{
+	const struct refs *refs = &compaction->store->refs;
+
+	return !id_equal(&refs->head, &entry->id) && !refs_is_tagged(refs, &entry->id);
+}
+
+static bool wants_compression(const struct compaction *compaction)
+{
+	return compaction->options.flags & COW_COMPACT_COMPRESS;
+}
+
+/* Whether one of the layers that become one is compressed. */
+static bool merges_packed(const struct compaction *compaction, const struct index_entry *entry,
+			  unsigned depth)
+{
+	bool packed = false;
+
+	for (; entry && depth > 0; depth--, entry = parent_of(compaction, entry))
+		packed |= footer_is_packed(&entry->footer);
+	return packed;
+}
+
+static void count_compressed(struct compaction *compaction, const struct index_entry *entry)
+{
+	if (!footer_is_packed(&entry->footer))
+		return;
+	compaction->stats.compressed++;
+	compaction->stats.compressed_before += entry->footer.held_clusters * CLUSTER;
+	compaction->stats.compressed_after += entry->file_bytes;
+}
+
 static int rewrite_entry(struct compaction *compaction, struct index_entry *entry, unsigned depth)
 {
+	struct rewrite *rewrite = &compaction->rewrite;
 	int r;
 
-	compaction->rewrite.id = entry->id;
-	compaction->rewrite.depth = depth;
-	r = rewrite_layer(&compaction->rewrite);
-	if (r < 0)
+	rewrite->id = entry->id;
+	rewrite->depth = depth;
+	rewrite->pack = is_cold(compaction, entry) &&
+			(wants_compression(compaction) || merges_packed(compaction, entry, depth));
+	r = rewrite_layer(rewrite);
+	if (r <= 0)
 		return r;
 	compaction->stats.rewritten++;
-	return layer_read_footer(compaction->store, &entry->id, &entry->footer, &entry->file_bytes);
+	r = layer_read_footer(compaction->store, &entry->id, &entry->footer, &entry->file_bytes);
+	if (r == 0)
+		count_compressed(compaction, entry);
+	return r;
 }
 
 static int merge_entry(struct compaction *compaction, struct index_entry *entry, unsigned depth)
@@ -110,6 +153,9 @@ static int compact_entry(struct compaction *compaction, struct index_entry *entr
 		r = merge_entry(compaction, entry, UINT32_MAX);
 		find_depth(compaction, entry);
 	}
+	if (r == 0 && wants_compression(compaction) && is_cold(compaction, entry) &&
+	    !footer_is_packed(&entry->footer))
+		r = rewrite_entry(compaction, entry, 1);
 	if (entry->depth > compaction->stats.depth)
 		compaction->stats.depth = entry->depth;
 	return r;
@@ -155,6 +201,9 @@ static uint64_t estimate(const struct compaction *compaction)
 		const struct index_entry *entry = &compaction->index.entries[i];
 
 		if (is_merged_later(compaction, entry) || merge_depth(compaction, entry) > 1)
+			clusters += entry->footer.held_clusters;
+		else if (wants_compression(compaction) && is_cold(compaction, entry) &&
+			 !footer_is_packed(&entry->footer))
 			clusters += entry->footer.held_clusters;
 		if (entry->depth > 0 && entry->depth % (compaction->options.depth_max + 1) == 0)
 			clusters += div_up(entry->footer.length, CLUSTER);
@@ -229,8 +278,8 @@ static int read_options(struct compaction *compaction, const struct cow_compact_
 		return r;
 	if (options->flags & ~KNOWN_FLAGS)
 		return -EINVAL;
-	if (options->flags & COW_COMPACT_COMPRESS) {
-		log_message(LOG_ERR, "libcow: store: layers cannot be compressed yet: compact "
+	if ((options->flags & COW_COMPACT_COMPRESS) && !packer_is_there()) {
+		log_message(LOG_ERR, "libcow: store: this libcow was built without zstd: compact "
 				     "without COW_COMPACT_COMPRESS");
 		return -EOPNOTSUPP;
 	}

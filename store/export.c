@@ -3,14 +3,10 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "core/copy.h"
 #include "lib/internal.h"
 #include "store/io.h"
 #include "store/layer.h"
-
-static bool is_zero(const unsigned char *cluster)
-{
-	return cluster[0] == 0 && memcmp(cluster, cluster + 1, CLUSTER - 1) == 0;
-}
 
 /* --- export --- */
 
@@ -35,13 +31,13 @@ static int write_slice(struct export *export, uint64_t length)
 		unsigned start = i;
 		uint64_t end;
 
-		while (i < count && !is_zero(export->bytes + i * CLUSTER))
+		while (i < count && !page_is_zero(export->bytes + i * CLUSTER, CLUSTER))
 			i++;
 		end = i * CLUSTER < length ? i * CLUSTER : length;
 		if (i > start)
 			r = io_write_bytes(export->fd, export->bytes + start * CLUSTER,
 					   end - start * CLUSTER, at + start * CLUSTER);
-		while (i < count && is_zero(export->bytes + i * CLUSTER))
+		while (i < count && page_is_zero(export->bytes + i * CLUSTER, CLUSTER))
 			i++;
 	}
 	return r;
@@ -132,14 +128,18 @@ struct comparison {
 	uint64_t first, end; /* a range that differs, clusters */
 };
 
+static bool has_content(const struct side *side, unsigned i)
+{
+	return side->map.kind[i] == PLACE_DATA || side->map.kind[i] == PLACE_PACKED;
+}
+
 /* Where both read the same cluster of the same file, or both nothing, nothing need be read. */
 static bool same_place(const struct comparison *c, unsigned i)
 {
 	const struct side *a = &c->older, *b = &c->newer;
-	bool a_data = a->map.kind[i] == PLACE_DATA, b_data = b->map.kind[i] == PLACE_DATA;
 
-	if (!a_data || !b_data)
-		return !a_data && !b_data;
+	if (!has_content(a, i) || !has_content(b, i))
+		return !has_content(a, i) && !has_content(b, i);
 	return a->map.offset[i] == b->map.offset[i] &&
 	       a->chain->layers[a->map.layer[i]] == b->chain->layers[b->map.layer[i]];
 }

@@ -53,8 +53,6 @@ enum {
 #define EXTENSION_ENCRYPTION     0x0537be77u
 #define EXTENSION_BITMAPS        0x23852875u
 
-#define INCOMPATIBLE_COMPRESSION ((uint64_t)1 << 3)
-
 void qcow2_encode(const struct qcow2_header *header, unsigned char cluster[CLUSTER])
 {
 	size_t at = HEADER_LENGTH, name = strlen(header->backing);
@@ -222,7 +220,7 @@ const char *qcow2_refusal(const struct qcow2_header *header)
 		return "an external data file";
 	if (header->compression > QCOW2_ZSTD)
 		return "a compression type other than zlib and zstd";
-	if (!(header->incompatible & INCOMPATIBLE_COMPRESSION) && header->compression != QCOW2_ZLIB)
+	if (!(header->incompatible & QCOW2_HAS_COMPRESSION) && header->compression != QCOW2_ZLIB)
 		return "a compression type without its feature bit";
 	return NULL;
 }
@@ -270,11 +268,13 @@ void footer_encode(const struct footer *footer, unsigned char cluster[CLUSTER])
 static bool footer_is_sane(const struct footer *footer)
 {
 	uint64_t state = div_up(footer->state_length, CLUSTER);
+	uint64_t unit = footer_is_packed(footer) ? PACKED_PAGES : 1;
 
 	return footer->length > 0 && footer->length <= LENGTH_STORED_MAX &&
 	       footer->virtual_size <= LENGTH_STORED_MAX * 2 &&
 	       footer->virtual_size > tail_start(footer->length) &&
-	       footer->virtual_size % CLUSTER == 0 && footer->state_length <= COW_STATE_MAX &&
+	       footer->virtual_size % (unit * CLUSTER) == 0 && footer->meta_clusters % unit == 0 &&
+	       footer->manifest_cluster % unit == 0 && footer->state_length <= COW_STATE_MAX &&
 	       footer->manifest_cluster >= 4 && footer->manifest_cluster <= LENGTH_STORED_MAX &&
 	       footer->meta_clusters >= 4 && footer->meta_clusters <= footer->manifest_cluster &&
 	       footer->crc_count == footer->manifest_cluster + state && footer->page_size > 0;

@@ -20,6 +20,15 @@
  * a hole with a refcount of zero.
  *
  * All numbers are big-endian, as qcow2's.
+ *
+ * A compressed layer (FOOTER_COMPRESSED; only compaction writes them) has clusters of 64 KiB for
+ * qcow2: 16 pages each, packed by zstd, one behind the other, at no boundary. Metadata and manifest
+ * lie at multiples of 64 KiB, the latter not compressed. Everything else holds as it is: the file's
+ * parts, and checksums for each 4 KiB of it, whatever lies there.
+ *
+ *   A cluster of such a layer is whole: it says nothing (ask the parent), or zero, or it holds what
+ *   all of its 16 pages read as in this layer. Pages that the layer had nothing for were filled
+ *   with what lies below it, which never changes; on nothing, with zeroes.
  */
 #ifndef COW_STORE_FORMAT_H
 #define COW_STORE_FORMAT_H
@@ -38,6 +47,12 @@
 #define REFCOUNTS     (CLUSTER / 2) /* in a block */
 #define TABLE_ENTRIES (CLUSTER / 8)
 
+/* Of compressed layers. */
+#define PACKED_BITS    16u
+#define PACKED_CLUSTER ((size_t)1 << PACKED_BITS)
+#define PACKED_PAGES   (PACKED_CLUSTER / CLUSTER) /* clusters of 4 KiB in one */
+#define PACKED_MAX     (PACKED_CLUSTER + 1024)    /* bytes, packed: what does not shrink grows */
+
 #define ID_BYTES 16u
 
 /* QEMU reads L1 tables of up to 32 MiB; the tail needs a little. */
@@ -52,6 +67,8 @@
 #define QCOW2_MAGIC    0x514649fbu
 #define QCOW2_NAME_MAX 1023u
 
+/* Incompatible feature bit: the header says how clusters are compressed. */
+#define QCOW2_HAS_COMPRESSION ((uint64_t)1 << 3)
 enum qcow2_compression { QCOW2_ZLIB = 0, QCOW2_ZSTD = 1 };
 
 struct qcow2_header {
@@ -103,6 +120,11 @@ struct footer {
 };
 
 #define FOOTER_COMPRESSED 0x1u
+
+static inline bool footer_is_packed(const struct footer *footer)
+{
+	return footer->flags & FOOTER_COMPRESSED;
+}
 
 void footer_encode(const struct footer *footer, unsigned char cluster[CLUSTER]);
 /* 0, or -EUCLEAN. */
@@ -162,6 +184,30 @@ static inline void put_be16(void *to, uint16_t value)
 static inline uint64_t div_up(uint64_t value, uint64_t by)
 {
 	return value / by + (value % by != 0);
+}
+
+/* What an L2 entry says of a compressed cluster: where it begins, and how many sectors of 512 bytes
+ * it touches. */
+#define PACKED_OFFSET_BITS 54u /* 62 - (PACKED_BITS - 8) */
+
+static inline uint64_t packed_entry(uint64_t offset, uint64_t bytes)
+{
+	uint64_t more = (offset + bytes - 1) / 512 - offset / 512;
+
+	return QCOW2_COMPRESSED | more << PACKED_OFFSET_BITS | offset;
+}
+
+static inline uint64_t packed_offset(uint64_t entry)
+{
+	return entry & (((uint64_t)1 << PACKED_OFFSET_BITS) - 1);
+}
+
+/* Up to the end of the last sector. */
+static inline uint64_t packed_bytes(uint64_t entry)
+{
+	uint64_t sectors = (entry >> PACKED_OFFSET_BITS & 0xff) + 1;
+
+	return sectors * 512 - packed_offset(entry) % 512;
 }
 
 /* Where the manifest begins in the guest. */

@@ -6,6 +6,7 @@ static void image_free(struct image *image)
 {
 	sys_close(image->fd);
 	chain_close(image->chain);
+	unpacker_free(image->map.unpacker);
 	sys_free(image->filled);
 	sys_free(image->bytes);
 	sys_free(image);
@@ -15,7 +16,7 @@ static int image_new(struct chain *chain, bool verify, struct image **ret_image)
 {
 	uint64_t slices = div_up(chain_length(chain), SLICE_BYTES);
 	struct image *image = sys_alloc(sizeof(*image));
-	int r = -ENOMEM;
+	int r = 0;
 
 	if (!image) {
 		chain_close(chain);
@@ -25,7 +26,11 @@ static int image_new(struct chain *chain, bool verify, struct image **ret_image)
 	image->map.in_trap = true;
 	image->filled = sys_alloc(slices);
 	image->bytes = sys_alloc(SLICE_BYTES);
-	if (image->filled && image->bytes)
+	if (!image->filled || !image->bytes)
+		r = -ENOMEM;
+	if (r == 0 && chain_is_packed(chain))
+		r = unpacker_new(1, &image->map.unpacker);
+	if (r == 0)
 		r = image->fd = sys_memfd("cow-layer", chain_length(chain));
 	if (r < 0) {
 		image_free(image);

@@ -7,6 +7,7 @@
  */
 #include <string.h>
 
+#include "core/copy.h"
 #include "lib/internal.h"
 #include "store/foreign.h"
 #include "store/index.h"
@@ -83,11 +84,6 @@ static int count_run(struct import *import, uint64_t offset, uint64_t length)
 	return 0;
 }
 
-static bool is_zero(const unsigned char *cluster)
-{
-	return cluster[0] == 0 && memcmp(cluster, cluster + 1, CLUSTER - 1) == 0;
-}
-
 /* Nothing lies below, so that what is zero need not be said. */
 static int write_batch(struct import *import, uint64_t offset, unsigned clusters)
 {
@@ -103,7 +99,7 @@ static int write_batch(struct import *import, uint64_t offset, unsigned clusters
 	for (unsigned i = 0; i < clusters; i++) {
 		const unsigned char *cluster = import->bytes + i * CLUSTER;
 
-		if (is_zero(cluster))
+		if (page_is_zero(cluster, CLUSTER))
 			continue;
 		guest[count] = offset / CLUSTER + i;
 		bytes[count] = cluster;

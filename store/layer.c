@@ -4,6 +4,7 @@
 
 #include "store/io.h"
 #include "store/layer.h"
+#include "store/unpack.h"
 #include "sys/sys.h"
 
 /* --- opening --- */
@@ -72,6 +73,22 @@ static bool names_parent(const struct layer *layer)
 	return strcmp(layer->header.backing, parent) == 0;
 }
 
+/* How many slices one L2 table is for. */
+static uint64_t slices_of_table(const struct layer *layer)
+{
+	return (uint64_t)1 << 2 * layer->page_shift;
+}
+
+static bool is_ours(const struct layer *layer)
+{
+	const struct qcow2_header *header = &layer->header;
+	bool packed = footer_is_packed(&layer->footer);
+
+	return !qcow2_refusal(header) && header->cluster_bits == CLUSTER_BITS + layer->page_shift &&
+	       header->compression == (packed ? QCOW2_ZSTD : QCOW2_ZLIB) &&
+	       header->size == layer->footer.virtual_size;
+}
+
 /* The first cluster, against its checksum and the footer. */
 static int read_header(struct layer *layer)
 {
@@ -80,19 +97,20 @@ static int read_header(struct layer *layer)
 	unsigned char cluster[CLUSTER];
 	uint64_t crcs = div_up(footer->crc_count * 4, CLUSTER);
 	uint64_t state = div_up(footer->state_length, CLUSTER);
+	uint64_t unit = (uint64_t)1 << layer->page_shift;
 	int r;
 
-	if (layer->file_bytes != (footer->manifest_cluster + state + crcs + 1) * CLUSTER)
+	if (layer->file_bytes !=
+	    div_up(footer->manifest_cluster + state + crcs + 1, unit) * unit * CLUSTER)
 		return damaged(layer, "its size is not what was written");
 	r = layer_read_clusters(layer, 0, 1, cluster, true);
 	if (r < 0)
 		return r;
-	if (qcow2_decode(cluster, CLUSTER, &layer->header) < 0 || qcow2_refusal(header) ||
-	    header->cluster_bits != CLUSTER_BITS || header->size != footer->virtual_size)
+	if (qcow2_decode(cluster, CLUSTER, &layer->header) < 0 || !is_ours(layer))
 		return damaged(layer, "its header is not libcow's");
 	if (!names_parent(layer))
 		return damaged(layer, "its header names another parent than its manifest");
-	if (header->l1_entries != div_up(header->size, SLICE_BYTES) ||
+	if (header->l1_entries != div_up(header->size, slices_of_table(layer) * SLICE_BYTES) ||
 	    header->l1_offset % CLUSTER != 0 ||
 	    header->l1_offset / CLUSTER + div_up(header->l1_entries, TABLE_ENTRIES) >
 		    footer->meta_clusters)
@@ -115,6 +133,8 @@ static void layer_free(struct layer *layer)
 	for (unsigned i = 0; i < CACHED_SLICES; i++)
 		sys_free(layer->cache[i].table);
 	io_close(layer->fd);
+	unpacker_free(layer->unpacker);
+	pthread_mutex_destroy(&layer->unpacking);
 	pthread_mutex_destroy(&layer->mutex);
 	sys_free(layer->tables);
 	sys_free(layer->l1);
@@ -154,6 +174,19 @@ static int open_held(struct layer *layer)
 	}
 }
 
+static int check_packed(struct layer *layer)
+{
+	if (!footer_is_packed(&layer->footer))
+		return 0;
+	layer->page_shift = PACKED_BITS - CLUSTER_BITS;
+	if (can_unpack(QCOW2_ZSTD))
+		return 0;
+	store_complain(layer->store, layer->name,
+		       "not supported: it is compressed with zstd, and this libcow was built "
+		       "without");
+	return -EOPNOTSUPP;
+}
+
 static int layer_new(struct cow_store *store, const struct layer_id *id, struct layer **ret_layer)
 {
 	struct layer *layer = sys_alloc(sizeof(*layer));
@@ -166,8 +199,11 @@ static int layer_new(struct cow_store *store, const struct layer_id *id, struct 
 	layer->id = *id;
 	layer->fd = -1;
 	pthread_mutex_init(&layer->mutex, NULL);
+	pthread_mutex_init(&layer->unpacking, NULL);
 	layer_name(id, layer->name);
 	r = open_held(layer);
+	if (r == 0)
+		r = check_packed(layer);
 	if (r == 0)
 		r = read_header(layer);
 	if (r == 0)
@@ -313,14 +349,14 @@ int layer_read_clusters(struct layer *layer, uint64_t offset, uint64_t count, vo
 }
 
 /* Under the mutex. */
-static struct cached_slice *find_cached(struct layer *layer, uint64_t slice)
+static struct cached_slice *find_cached(struct layer *layer, uint64_t piece)
 {
 	struct cached_slice *oldest = &layer->cache[0];
 
 	for (unsigned i = 0; i < CACHED_SLICES; i++) {
 		struct cached_slice *cached = &layer->cache[i];
 
-		if (cached->slice == slice + 1)
+		if (cached->piece == piece + 1)
 			return cached;
 		if (cached->used < oldest->used)
 			oldest = cached;
@@ -336,54 +372,67 @@ static int read_table(struct layer *layer, uint64_t offset, unsigned char table[
 }
 
 /* Under the mutex. */
-static int read_remembered(struct layer *layer, uint64_t slice, uint64_t offset,
+static int read_remembered(struct layer *layer, uint64_t piece, uint64_t offset,
 			   unsigned char buffer[CLUSTER])
 {
-	struct cached_slice *cached = find_cached(layer, slice);
+	struct cached_slice *cached = find_cached(layer, piece);
 	int r = 0;
 
 	cached->used = ++layer->clock;
-	if (cached->slice == slice + 1) {
+	if (cached->piece == piece + 1) {
 		memcpy(buffer, cached->table, CLUSTER);
 		return 0;
 	}
-	cached->slice = 0;
+	cached->piece = 0;
 	r = read_table(layer, offset, buffer);
 	if (r == 0 && !cached->table)
 		cached->table = sys_alloc(CLUSTER);
 	if (r == 0 && cached->table) {
 		memcpy(cached->table, buffer, CLUSTER);
-		cached->slice = slice + 1;
+		cached->piece = piece + 1;
 	}
+	return r;
+}
+
+/* Of what lies at an offset: 4 KiB of the tables. */
+static int read_piece(struct layer *layer, uint64_t piece, uint64_t offset,
+		      unsigned char buffer[CLUSTER], enum table_use use,
+		      const unsigned char **ret_table)
+{
+	int r;
+
+	*ret_table = buffer;
+	if (use == TABLE_LOADED && layer->tables && offset % CLUSTER == 0 &&
+	    offset / CLUSTER >= layer->first_table &&
+	    offset / CLUSTER < layer->footer.meta_clusters) {
+		*ret_table = layer->tables + (offset - layer->first_table * CLUSTER);
+		return 0;
+	}
+	if (use != TABLE_REMEMBER)
+		return read_table(layer, offset, buffer);
+	pthread_mutex_lock(&layer->mutex);
+	r = read_remembered(layer, piece, offset, buffer);
+	pthread_mutex_unlock(&layer->mutex);
 	return r;
 }
 
 int layer_read_slice(struct layer *layer, uint64_t slice, unsigned char buffer[CLUSTER],
 		     enum table_use use, const unsigned char **ret_table)
 {
-	uint64_t offset;
+	uint64_t tables = slices_of_table(layer), pieces = (uint64_t)1 << layer->page_shift;
+	uint64_t piece = slice / pieces, offset;
 	int r;
 
-	if (slice >= layer->header.l1_entries)
+	if (slice / tables >= layer->header.l1_entries)
 		return 0;
-	offset = get_be64(layer->l1 + slice * 8) & QCOW2_OFFSET_MASK;
+	offset = get_be64(layer->l1 + slice / tables * 8) & QCOW2_OFFSET_MASK;
 	if (offset == 0)
 		return 0;
-	*ret_table = buffer;
-	if (use == TABLE_LOADED && layer->tables && offset % CLUSTER == 0 &&
-	    offset / CLUSTER >= layer->first_table &&
-	    offset / CLUSTER < layer->footer.meta_clusters) {
-		*ret_table = layer->tables + (offset - layer->first_table * CLUSTER);
-		return 1;
-	}
-	if (use != TABLE_REMEMBER) {
-		r = read_table(layer, offset, buffer);
-		return r < 0 ? r : 1;
-	}
-	pthread_mutex_lock(&layer->mutex);
-	r = read_remembered(layer, slice, offset, buffer);
-	pthread_mutex_unlock(&layer->mutex);
-	return r < 0 ? r : 1;
+	r = read_piece(layer, piece, offset + piece % pieces * CLUSTER, buffer, use, ret_table);
+	if (r < 0)
+		return r;
+	*ret_table += slice % pieces * (CLUSTER / pieces);
+	return 1;
 }
 
 /* Under the mutex. */
@@ -424,11 +473,27 @@ void layer_unload(struct layer *layer)
 	pthread_mutex_unlock(&layer->mutex);
 }
 
+static int place_packed(struct layer *layer, uint64_t entry, struct place *ret_place)
+{
+	uint64_t first = packed_offset(entry), end = first + packed_bytes(entry);
+
+	if (first / CLUSTER < layer->footer.meta_clusters ||
+	    end > layer->footer.manifest_cluster * CLUSTER ||
+	    packed_bytes(entry) > PACKED_MAX + 512)
+		return damaged(layer, "a second-level table points past its data");
+	ret_place->kind = PLACE_PACKED;
+	ret_place->offset = entry & ~QCOW2_COMPRESSED;
+	return 0;
+}
+
 int layer_place(struct layer *layer, uint64_t entry, struct place *ret_place)
 {
 	uint64_t offset = entry & QCOW2_OFFSET_MASK;
+	bool packed = footer_is_packed(&layer->footer);
 
 	*ret_place = (struct place){ .kind = PLACE_NONE };
+	if (entry & QCOW2_COMPRESSED && packed)
+		return place_packed(layer, entry, ret_place);
 	if (entry & QCOW2_COMPRESSED)
 		return damaged(layer, "it has compressed clusters, which libcow did not write");
 	if (entry & QCOW2_ZERO) {
@@ -437,9 +502,23 @@ int layer_place(struct layer *layer, uint64_t entry, struct place *ret_place)
 	}
 	if (offset == 0)
 		return 0;
-	if (offset % CLUSTER != 0 || offset / CLUSTER >= layer->footer.crc_count)
+	if (packed || offset % CLUSTER != 0 || offset / CLUSTER >= layer->footer.crc_count)
 		return damaged(layer, "a second-level table points past its data");
 	ret_place->kind = PLACE_DATA;
 	ret_place->offset = offset;
 	return 0;
+}
+
+int layer_read_packed(struct layer *layer, uint64_t packed, unsigned first, unsigned count,
+		      unsigned char *buffer, bool verify)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&layer->unpacking);
+	if (!layer->unpacker)
+		r = unpacker_new(UNPACKED_CLUSTERS, &layer->unpacker);
+	if (r == 0)
+		r = unpacker_read(layer->unpacker, layer, packed, first, count, buffer, verify);
+	pthread_mutex_unlock(&layer->unpacking);
+	return r;
 }

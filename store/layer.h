@@ -3,8 +3,9 @@
  * Layers that are open for reading, and chains of them.
  *
  * A layer answers, for a cluster of the guest: nothing (ask the parent), zero, or where in its file
- * the content is. Tables are read as they are needed, a slice (2 MiB of the guest, one L2 table) at
- * a time, each checked against its checksum; a few are remembered.
+ * the content is. Tables are read as they are needed, 4 KiB at a time, each checked against its
+ * checksum; a few are remembered. That is one L2 table, for a slice of 2 MiB of the guest; or a
+ * piece of a compressed layer's, for 16 slices.
  *
  * An open layer is held (store_hold), and is not removed by anybody meanwhile. The store knows
  * its open layers, so that one file is open once.
@@ -18,11 +19,13 @@
 #define COW_STORE_LAYER_H
 
 #include "store/store.h"
+#include "store/unpacker.h"
 
-#define CACHED_SLICES 8u /* a layer */
+#define CACHED_SLICES     8u /* a layer */
+#define UNPACKED_CLUSTERS 4u /* likewise, when it is compressed */
 
 struct cached_slice {
-	uint64_t slice; /* plus one; 0: empty */
+	uint64_t piece; /* of the tables, plus one; 0: empty */
 	uint64_t used;
 	unsigned char *table;
 };
@@ -38,8 +41,11 @@ struct layer {
 	struct qcow2_header header;
 	uint64_t file_bytes;
 	char name[LAYER_NAME_LENGTH];
-	unsigned char *l1;     /* as in the file */
-	pthread_mutex_t mutex; /* guards what follows */
+	unsigned char *l1;         /* as in the file */
+	unsigned page_shift;       /* an entry of L2 is for 1 << page_shift clusters of 4 KiB */
+	pthread_mutex_t unpacking; /* guards unpacker */
+	struct unpacker *unpacker; /* made when it is needed */
+	pthread_mutex_t mutex;     /* guards what follows */
 	uint64_t clock;
 	struct cached_slice cache[CACHED_SLICES];
 	uint32_t loads;
@@ -66,10 +72,17 @@ enum table_use {
 	TABLE_LOADED,   /* by the caller, with layer_load() */
 };
 
-/* The L2 table of a slice, as in the file; the buffer of a cluster may be used for it. 1; 0: the
- * layer has nothing there; or an errno. */
+/* The L2 entries of a slice, as in the file; the buffer of a cluster may be used for them. 1; 0:
+ * the layer has nothing there; or an errno. */
 int layer_read_slice(struct layer *layer, uint64_t slice, unsigned char buffer[CLUSTER],
 		     enum table_use use, const unsigned char **ret_table);
+
+/* The one of the slice's i-th cluster. */
+static inline uint64_t layer_entry(const struct layer *layer, const unsigned char *table,
+				   unsigned i)
+{
+	return get_be64(table + (i >> layer->page_shift) * 8);
+}
 
 /* Reads all tables at once, for somebody who will look at each; layer_unload() lets go of them.
  * They nest. Where there is no memory for it nothing happens. */
@@ -81,11 +94,11 @@ enum place_kind {
 	PLACE_NONE, /* ask the parent */
 	PLACE_ZERO,
 	PLACE_DATA,
-	PLACE_PACKED, /* compressed */
+	PLACE_PACKED, /* compressed, together with its neighbours in the same 64 KiB */
 };
 struct place {
 	enum place_kind kind;
-	uint64_t offset; /* in the file: of DATA */
+	uint64_t offset; /* in the file: of DATA; the entry without flags: of PACKED */
 };
 /* -EUCLEAN: the entry points where no data is. */
 int layer_place(struct layer *layer, uint64_t entry, struct place *ret_place);
@@ -96,6 +109,10 @@ int layer_read_crcs(struct layer *layer, uint64_t cluster, uint64_t count, uint3
 /* Reads count clusters of the file at once; checked where verify says so. */
 int layer_read_clusters(struct layer *layer, uint64_t offset, uint64_t count, void *buffer,
 			bool verify);
+
+/* Pages [first, first + count) of a compressed cluster; a few clusters are remembered. */
+int layer_read_packed(struct layer *layer, uint64_t packed, unsigned first, unsigned count,
+		      unsigned char *buffer, bool verify);
 
 struct chain {
 	struct cow_store *store;
@@ -109,18 +126,24 @@ void chain_load(struct chain *chain);
 void chain_unload(struct chain *chain);
 
 int chain_open(struct cow_store *store, const struct layer_id *id, struct chain **ret_chain);
+/* Whether a layer in it is compressed. */
+bool chain_is_packed(const struct chain *chain);
 void chain_close(struct chain *chain); /* NULL-safe */
 
 /* Where the clusters of a slice are. */
 struct slice_map {
 	uint64_t slice;
-	bool in_trap; /* set by the caller */
+	bool in_trap;              /* set by the caller */
+	struct unpacker *unpacker; /* set by the caller: for what is PACKED; NULL: the layers' */
 	uint8_t kind[SLICE];
 	uint16_t layer[SLICE];  /* of DATA and PACKED: index in the chain */
-	uint64_t offset[SLICE]; /* of DATA */
+	uint64_t offset[SLICE]; /* as in struct place */
 	unsigned char table[CLUSTER];
 };
 int chain_map_slice(struct chain *chain, uint64_t slice, struct slice_map *ret_map);
+
+/* How many clusters from first on lie together: in one file, or one packed cluster, or nowhere. */
+unsigned chain_run_length(const struct slice_map *map, unsigned first, unsigned count);
 
 /* Reads clusters [first, first + count) of a slice into buffer. */
 int chain_read_mapped(struct chain *chain, const struct slice_map *map, unsigned first,

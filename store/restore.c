@@ -7,9 +7,10 @@
  *   signal, thread       userfaultfd refuses private mappings of files: the window maps a file in
  *                        memory that holds the layer, filled 2 MiB at a time (image.h)
  *
- * Many runs take long to map, and a process has some 65,000 mappings. Where they are many, a thread
- * brings the window in from such a file in memory, through userfaultfd (lazy.h); where that is not
- * to be had, short runs are read into memory at once, and long ones mapped.
+ * Many runs take long to map, and a process has some 65,000 mappings; and what is compressed cannot
+ * be mapped. There a thread brings the window in from such a file in memory, through userfaultfd
+ * (lazy.h); where that is not to be had, what is compressed and short runs are read into memory at
+ * once, and long ones mapped.
  *
  * The region's pages begin as never written, so what is dirtied after is what the next save writes.
  */
@@ -171,12 +172,46 @@ static bool can_map(const struct run *run, size_t page)
 	       run->offset % page == 0;
 }
 
+static int unpack_slice(struct restore *restore, const struct slice_map *map, unsigned char *window)
+{
+	bool verify = restore->options.verify != COW_VERIFY_NONE;
+	unsigned run;
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && i < SLICE; i += run) {
+		run = chain_run_length(map, i, SLICE - i);
+		if (map->kind[i] == PLACE_PACKED)
+			r = chain_read_mapped(restore->chain, map, i, run,
+					      window + map->slice * SLICE_BYTES + i * CLUSTER,
+					      verify);
+	}
+	return r;
+}
+
+/* No file can be mapped for what is compressed. */
+static int unpack_all(struct restore *restore, unsigned char *window)
+{
+	uint64_t slices = div_up(chain_length(restore->chain), SLICE_BYTES);
+	struct slice_map *map = sys_alloc(sizeof(*map));
+	int r = map ? 0 : -ENOMEM;
+
+	for (uint64_t slice = 0; r == 0 && slice < slices; slice++) {
+		r = chain_map_slice(restore->chain, slice, map);
+		if (r == 0)
+			r = unpack_slice(restore, map, window);
+	}
+	sys_free(map);
+	return r;
+}
+
 static int map_runs(struct restore *restore, unsigned char *window)
 {
 	size_t page = sys_page_size();
 	uint64_t threshold;
 	int r = choose_threshold(restore, &threshold);
 
+	if (r == 0 && chain_is_packed(restore->chain))
+		r = unpack_all(restore, window);
 	for (size_t i = 0; r == 0 && i < restore->run_count; i++) {
 		const struct run *run = &restore->runs[i];
 
@@ -236,7 +271,8 @@ static int map_window(void *context, unsigned char *window)
 	struct restore *restore = ((struct content *)context)->restore;
 	int r = 0;
 
-	if (is_scattered(restore) && serve_window(restore, window))
+	if ((is_scattered(restore) || chain_is_packed(restore->chain)) &&
+	    serve_window(restore, window))
 		return 0;
 	r = collect_runs(restore);
 	if (r == 0 && restore->run_count > RUNS_FEW && serve_window(restore, window))

@@ -143,12 +143,17 @@ int store_delete(struct store_run *run, int count, char **operands)
 static void print_compacted(const struct cow_compact_stats *stats)
 {
 	char before[UNIT_LENGTH], after[UNIT_LENGTH], cloned[UNIT_LENGTH];
+	unsigned long long compressed = stats->compressed;
 
 	printf("%u layer%s removed, %u rewritten; files from %s to %s; the deepest has %u below "
 	       "it\n",
 	       stats->removed, stats->removed == 1 ? "" : "s", stats->rewritten,
 	       format_bytes(before, stats->bytes_before), format_bytes(after, stats->bytes_after),
 	       stats->depth);
+	if (compressed)
+		printf("%llu layer%s compressed: %s of content in %s\n", compressed,
+		       compressed == 1 ? "" : "s", format_bytes(before, stats->compressed_before),
+		       format_bytes(after, stats->compressed_after));
 	if (stats->cloned_bytes)
 		printf("%s were shared with the old files, not copied\n",
 		       format_bytes(cloned, stats->cloned_bytes));
@@ -183,5 +188,8 @@ int store_compact(struct store_run *run, int count, char **operands)
 	report_add_unsigned(run->json, "before_bytes", stats.bytes_before);
 	report_add_unsigned(run->json, "after_bytes", stats.bytes_after);
 	report_add_unsigned(run->json, "cloned_bytes", stats.cloned_bytes);
+	report_add_unsigned(run->json, "compressed", stats.compressed);
+	report_add_unsigned(run->json, "compressed_from_bytes", stats.compressed_before);
+	report_add_unsigned(run->json, "compressed_to_bytes", stats.compressed_after);
 	return COMMAND_OK;
 }
