@@ -17,6 +17,7 @@
 
 #include "store/io.h"
 #include "sys/sys.h"
+#include "tests/resources.h"
 #include "tests/store/workload.h"
 #include "tests/tap.h"
 
@@ -85,18 +86,6 @@ static int armed_call(struct work *work, unsigned fail, unsigned way)
 }
 
 /* --- what is left behind --- */
-
-static unsigned open_files(void)
-{
-	DIR *directory = opendir("/proc/self/fd");
-	unsigned count = 0;
-
-	while (directory && readdir(directory))
-		count++;
-	if (directory)
-		closedir(directory);
-	return count;
-}
 
 static unsigned leftovers(const char *path, bool remove)
 {
