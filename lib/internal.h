@@ -124,6 +124,20 @@ bool bracket_is_any_held(void);
  * bracket. */
 int bracket_open_pages(struct cow_region *region, uint64_t first, uint64_t end, unsigned flags);
 
+/* The pages that a range touches: [first, end). */
+static inline uint64_t region_first_page(const struct cow_region *region, size_t offset)
+{
+	return offset >> region->space.page_shift;
+}
+
+static inline uint64_t region_end_page(const struct cow_region *region, size_t offset,
+				       size_t length)
+{
+	return length == 0 ? region_first_page(region, offset) :
+			     region_first_page(region, offset + length - 1) + 1;
+}
+
+/* --- discard.c --- */
 /* Of open pages: the memory goes back to the system, and they read as zero. */
 void region_give_back(struct cow_region *region, uint64_t first, uint64_t end);
 
