@@ -55,11 +55,11 @@ static bool check_database(const char *path, const struct machine *machine)
 		return false;
 	}
 	/* fork() at worst doubles it, and SQLite and the load need something too. */
-	if (machine->memory_available && (uint64_t)status.st_size > machine->memory_available / 3) {
+	if ((uint64_t)status.st_size > machine->available_bytes / 3) {
 		complain(
 			"%s has %s, and only %s of memory are free: three times its size is needed",
 			path, format_bytes(size, (uint64_t)status.st_size),
-			format_bytes(most, machine->memory_available));
+			format_bytes(most, machine->available_bytes));
 		return false;
 	}
 	return true;

@@ -6,27 +6,15 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <cow.h>
 
 #include "cli/commands.h"
+#include "cli/machine.h"
 #include "cli/output.h"
 #include "cli/report.h"
 #include "cli/table.h"
-
-#define TEXT_LENGTH 128
-#define THP         "/sys/kernel/mm/transparent_hugepage/"
-
-struct machine {
-	struct utsname kernel;
-	long page_size;
-	uint64_t huge_page_size;      /* 0: unknown */
-	char huge_pages[TEXT_LENGTH]; /* the mode: always, madvise, never; empty: unknown */
-	char cpu[TEXT_LENGTH];        /* empty: unknown */
-	long cpus;
-};
 
 static const struct {
 	const char *name;
@@ -39,62 +27,6 @@ static const struct {
 };
 
 #define TRAPS (sizeof(traps) / sizeof(traps[0]))
-
-/* The first line of a file that begins with a prefix, without it; empty when there is none. */
-static void read_line(const char *path, const char *prefix, char text[TEXT_LENGTH])
-{
-	char line[512];
-	FILE *file;
-
-	text[0] = '\0';
-	file = fopen(path, "re");
-	if (!file)
-		return;
-	while (fgets(line, sizeof(line), file)) {
-		if (strncmp(line, prefix, strlen(prefix)) != 0)
-			continue;
-		line[strcspn(line, "\n")] = '\0';
-		snprintf(text, TEXT_LENGTH, "%.*s", TEXT_LENGTH - 1, line + strlen(prefix));
-		break;
-	}
-	fclose(file);
-}
-
-/* "always [madvise] never" becomes "madvise". */
-static void keep_bracketed(char *text)
-{
-	char *begin = strchr(text, '['), *end = begin ? strchr(begin, ']') : NULL;
-
-	if (!end)
-		return;
-	memmove(text, begin + 1, (size_t)(end - begin - 1));
-	text[end - begin - 1] = '\0';
-}
-
-/* "\t: AMD EPYC" becomes "AMD EPYC". */
-static void skip_separator(char *text)
-{
-	size_t length = strspn(text, "\t :");
-
-	memmove(text, text + length, strlen(text + length) + 1);
-}
-
-static void look_at_machine(struct machine *machine)
-{
-	unsigned long long size = 0;
-	char text[TEXT_LENGTH];
-
-	if (uname(&machine->kernel) < 0)
-		machine->kernel = (struct utsname){ 0 };
-	machine->page_size = sysconf(_SC_PAGESIZE);
-	machine->cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	read_line(THP "hpage_pmd_size", "", text);
-	machine->huge_page_size = sscanf(text, "%llu", &size) == 1 ? size : 0;
-	read_line(THP "enabled", "", machine->huge_pages);
-	keep_bracketed(machine->huge_pages);
-	read_line("/proc/cpuinfo", "model name", machine->cpu);
-	skip_separator(machine->cpu);
-}
 
 /* Whether a region with this trap can be made here and now: 0 or a negative errno. */
 static int try_trap(enum cow_trap trap)
@@ -119,14 +51,10 @@ static bool print_json(const struct machine *machine)
 	report_add_string(report, "version", cow_version());
 	report_add_string(report, "kernel", machine->kernel.release);
 	report_add_string(report, "machine", machine->kernel.machine);
-	report_add_signed(report, "page_size", machine->page_size);
-	if (machine->huge_page_size)
-		report_add_unsigned(report, "huge_page_size", machine->huge_page_size);
-	else
-		report_add_string(report, "huge_page_size", NULL);
-	report_add_string(report, "huge_pages",
-			  machine->huge_pages[0] ? machine->huge_pages : NULL);
-	report_add_string(report, "cpu", machine->cpu[0] ? machine->cpu : NULL);
+	report_add_unsigned(report, "page_size", machine->page_bytes);
+	report_add_known(report, "huge_page_size", machine->huge_page_bytes);
+	report_add_word(report, "huge_pages", machine->huge_pages);
+	report_add_word(report, "cpu", machine->cpu);
 	report_add_signed(report, "cpus", machine->cpus);
 	list = report_add_object(report, "traps");
 	for (i = 0; i < TRAPS; i++)
@@ -161,11 +89,11 @@ static void print_text(const struct machine *machine)
 	table_cell(table, STYLE_NONE, "%s %s %s", machine->kernel.sysname, machine->kernel.release,
 		   machine->kernel.machine);
 	table_cell(table, STYLE_NONE, "pages");
-	table_cell(table, STYLE_NONE, "%s", format_bytes(unit, (uint64_t)machine->page_size));
-	if (machine->huge_page_size) {
+	table_cell(table, STYLE_NONE, "%s", format_bytes(unit, machine->page_bytes));
+	if (machine->huge_page_bytes != KEYED_ABSENT) {
 		table_cell(table, STYLE_NONE, "huge pages");
-		table_cell(table, STYLE_NONE, "%s, %s", format_bytes(unit, machine->huge_page_size),
-			   machine->huge_pages);
+		table_cell(table, STYLE_NONE, "%s, %s",
+			   format_bytes(unit, machine->huge_page_bytes), machine->huge_pages);
 	}
 	table_cell(table, STYLE_NONE, "CPUs");
 	table_cell(table, STYLE_NONE, "%ld%s%s", machine->cpus, machine->cpu[0] ? " x " : "",
@@ -180,7 +108,7 @@ static int run(const struct command *command, int argc, char **argv)
 {
 	struct machine machine;
 
-	look_at_machine(&machine);
+	machine_look(&machine);
 	if (command_json_wanted)
 		return print_json(&machine) ? COMMAND_OK : COMMAND_FAILED;
 	print_text(&machine);

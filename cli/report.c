@@ -100,6 +100,19 @@ void report_add_unsigned(json_object *to, const char *key, uint64_t value)
 	add(to, key, must(json_object_new_uint64(value)));
 }
 
+void report_add_known(json_object *to, const char *key, uint64_t value)
+{
+	if (value == UINT64_MAX)
+		add(to, key, NULL);
+	else
+		report_add_unsigned(to, key, value);
+}
+
+void report_add_word(json_object *to, const char *key, const char *word)
+{
+	report_add_string(to, key, word[0] ? word : NULL);
+}
+
 void report_add_signed(json_object *to, const char *key, int64_t value)
 {
 	add(to, key, must(json_object_new_int64(value)));

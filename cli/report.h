@@ -20,6 +20,9 @@ json_object *report_new(const char *verb);
 /* Each adds a member to an object, or an element to an array where key is NULL. */
 void report_add_string(json_object *to, const char *key, const char *value); /* NULL: null */
 void report_add_unsigned(json_object *to, const char *key, uint64_t value);
+/* Whatever is not known is UINT64_MAX or an empty text in all of the command, and null here. */
+void report_add_known(json_object *to, const char *key, uint64_t value);
+void report_add_word(json_object *to, const char *key, const char *word);
 void report_add_signed(json_object *to, const char *key, int64_t value);
 void report_add_bool(json_object *to, const char *key, bool value);
 /* With so many decimals; what JSON cannot say (infinities, NaN) becomes null. */

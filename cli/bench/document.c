@@ -6,91 +6,45 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <cow.h>
 #include <json-c/json.h>
 
+#include "cli/machine.h"
 #include "cli/output.h"
 
 #define SCHEMA        "cow-bench/1"
 #define SCHEMA_MERGED "cow-bench-merged/1"
-#define THP           "/sys/kernel/mm/transparent_hugepage/"
 
 /* --- the machine --- */
 
-/* The first line that begins so, without that and what separates it; false where there is none. */
-static bool read_line(const char *path, const char *prefix, char *text, size_t room)
+static void add_setting(json_object *to, const char *key, const char *path)
 {
-	char line[512];
-	FILE *file = fopen(path, "re");
-	bool found = false;
-	const char *at;
+	uint64_t number = KEYED_ABSENT;
 
-	while (file && !found && fgets(line, sizeof(line), file)) {
-		if (strncmp(line, prefix, strlen(prefix)) != 0)
-			continue;
-		line[strcspn(line, "\n")] = '\0';
-		at = line + strlen(prefix);
-		at += strspn(at, "\t :");
-		snprintf(text, room, "%s", at);
-		found = true;
-	}
-	if (file)
-		fclose(file);
-	return found;
-}
-
-static void add_line(json_object *to, const char *key, const char *path, const char *prefix)
-{
-	char text[256];
-
-	report_add_string(to, key, read_line(path, prefix, text, sizeof(text)) ? text : NULL);
-}
-
-/* Of "always [madvise] never", what is in brackets. */
-static void add_choice(json_object *to, const char *key, const char *path)
-{
-	char text[256], *begin, *end;
-
-	begin = read_line(path, "", text, sizeof(text)) ? strchr(text, '[') : NULL;
-	end = begin ? strchr(begin, ']') : NULL;
-	if (end)
-		*end = '\0';
-	report_add_string(to, key, end ? begin + 1 : NULL);
-}
-
-static void add_number(json_object *to, const char *key, const char *path, const char *name,
-		       uint64_t factor)
-{
-	uint64_t number;
-
-	if (bench_read_number(path, name, &number) == 0)
-		report_add_unsigned(to, key, number * factor);
-	else
-		report_add_string(to, key, NULL);
+	bench_read_number(path, NULL, &number);
+	report_add_known(to, key, number);
 }
 
 static void add_machine(json_object *document)
 {
-	json_object *machine = report_add_object(document, "machine");
-	struct utsname kernel;
+	json_object *to = report_add_object(document, "machine");
+	struct machine machine;
 
-	if (uname(&kernel) < 0)
-		kernel = (struct utsname){ 0 };
-	report_add_string(machine, "kernel", kernel.release);
-	report_add_string(machine, "architecture", kernel.machine);
-	add_line(machine, "cpu", "/proc/cpuinfo", "model name");
-	report_add_signed(machine, "cpus", sysconf(_SC_NPROCESSORS_ONLN));
-	add_number(machine, "memory_bytes", "/proc/meminfo", "MemTotal", 1024);
-	report_add_signed(machine, "page_bytes", sysconf(_SC_PAGESIZE));
-	add_number(machine, "huge_page_bytes", THP "hpage_pmd_size", NULL, 1);
-	add_choice(machine, "huge_pages", THP "enabled");
-	add_number(machine, "overcommit_memory", "/proc/sys/vm/overcommit_memory", NULL, 1);
-	add_number(machine, "ksm_run", "/sys/kernel/mm/ksm/run", NULL, 1);
-	report_add_bool(machine, "root", geteuid() == 0);
+	machine_look(&machine);
+	report_add_string(to, "kernel", machine.kernel.release);
+	report_add_string(to, "architecture", machine.kernel.machine);
+	report_add_word(to, "cpu", machine.cpu);
+	report_add_signed(to, "cpus", machine.cpus);
+	report_add_known(to, "memory_bytes", machine.memory_bytes);
+	report_add_unsigned(to, "page_bytes", machine.page_bytes);
+	report_add_known(to, "huge_page_bytes", machine.huge_page_bytes);
+	report_add_word(to, "huge_pages", machine.huge_pages);
+	add_setting(to, "overcommit_memory", "/proc/sys/vm/overcommit_memory");
+	add_setting(to, "ksm_run", "/sys/kernel/mm/ksm/run");
+	report_add_bool(to, "root", geteuid() == 0);
 }
 
 static void add_time(json_object *document)

@@ -5,9 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/utsname.h>
 #include <time.h>
-#include <unistd.h>
 
 #define NS_PER_S UINT64_C(1000000000)
 
@@ -89,23 +87,4 @@ uint64_t thread_waited_ns(void)
 
 	read_value("/proc/thread-self/schedstat", "", text, sizeof(text));
 	return sscanf(text, "%llu %llu", &ran, &waited) == 2 ? waited : 0;
-}
-
-void machine_look(struct machine *ret_machine)
-{
-	char modes[64], *begin;
-	struct utsname names;
-
-	*ret_machine = (struct machine){ .cpus = sysconf(_SC_NPROCESSORS_ONLN),
-					 .page_size = (uint64_t)sysconf(_SC_PAGESIZE) };
-	if (uname(&names) == 0)
-		snprintf(ret_machine->kernel, sizeof(ret_machine->kernel), "%s %s %s",
-			 names.sysname, names.release, names.machine);
-	read_value("/proc/cpuinfo", "model name", ret_machine->cpu, sizeof(ret_machine->cpu));
-	ret_machine->memory_available = read_kib("/proc/meminfo", "MemAvailable");
-	read_value("/sys/kernel/mm/transparent_hugepage/enabled", "", modes, sizeof(modes));
-	begin = strchr(modes, '[');
-	if (begin)
-		snprintf(ret_machine->huge_pages, sizeof(ret_machine->huge_pages), "%.*s",
-			 (int)strcspn(begin + 1, "]"), begin + 1);
 }

@@ -20,14 +20,4 @@ uint64_t cpu_ns(void);
  * not count it (CONFIG_SCHED_INFO). */
 uint64_t thread_waited_ns(void);
 
-struct machine {
-	char kernel[200];
-	char cpu[128]; /* empty: unknown */
-	long cpus;
-	uint64_t page_size;
-	uint64_t memory_available;
-	char huge_pages[32]; /* always, madvise, never; empty: unknown */
-};
-void machine_look(struct machine *ret_machine);
-
 #endif

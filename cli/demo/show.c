@@ -89,9 +89,10 @@ void show_machine(struct demo *demo, const struct machine *machine, const char *
 {
 	char unit[UNIT_LENGTH];
 
-	say(demo, "machine", "%s; %ld CPUs%s%s; pages of %s%s%s; judge: sqlite3 %s",
-	    machine->kernel, machine->cpus, machine->cpu[0] ? ": " : "", machine->cpu,
-	    format_bytes(unit, machine->page_size), machine->huge_pages[0] ? ", huge pages: " : "",
+	say(demo, "machine", "%s %s %s; %ld CPUs%s%s; pages of %s%s%s; judge: sqlite3 %s",
+	    machine->kernel.sysname, machine->kernel.release, machine->kernel.machine,
+	    machine->cpus, machine->cpu[0] ? ": " : "", machine->cpu,
+	    format_bytes(unit, machine->page_bytes), machine->huge_pages[0] ? ", huge pages: " : "",
 	    machine->huge_pages, sqlite);
 }
 
@@ -421,15 +422,17 @@ json_object *show_json(struct demo *demo, const struct machine *machine, const c
 {
 	static struct summary summaries[SIDES];
 	json_object *report = report_new("demo");
+	char kernel[sizeof(machine->kernel)];
 	int side;
 
 	sum_up(demo, summaries);
-	report_add_string(report, "kernel", machine->kernel);
-	report_add_string(report, "cpu", machine->cpu[0] ? machine->cpu : NULL);
+	snprintf(kernel, sizeof(kernel), "%s %s %s", machine->kernel.sysname,
+		 machine->kernel.release, machine->kernel.machine);
+	report_add_string(report, "kernel", kernel);
+	report_add_word(report, "cpu", machine->cpu);
 	report_add_signed(report, "cpus", machine->cpus);
-	report_add_unsigned(report, "page_size", machine->page_size);
-	report_add_string(report, "huge_pages",
-			  machine->huge_pages[0] ? machine->huge_pages : NULL);
+	report_add_unsigned(report, "page_size", machine->page_bytes);
+	report_add_word(report, "huge_pages", machine->huge_pages);
 	report_add_string(report, "sqlite3", sqlite);
 	add_data(demo, report);
 	for (side = 0; side < SIDES; side++)

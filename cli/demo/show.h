@@ -6,7 +6,7 @@
 #include <json-c/json_object.h>
 
 #include "cli/demo/demo.h"
-#include "cli/demo/measure.h"
+#include "cli/machine.h"
 
 void show_machine(struct demo *demo, const struct machine *machine, const char *sqlite);
 void show_start(struct demo *demo); /* before what takes a while */

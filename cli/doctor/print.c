@@ -87,14 +87,6 @@ void doctor_print_text(const struct doctor *doctor, const struct fork_cost *cost
 		       doctor->unreadable, doctor->looked);
 }
 
-static void add_size(json_object *to, const char *key, uint64_t value)
-{
-	if (value == DOCTOR_UNKNOWN)
-		report_add_string(to, key, NULL);
-	else
-		report_add_unsigned(to, key, value);
-}
-
 static void add_finding(json_object *list, const struct finding *finding)
 {
 	json_object *object = report_add_object(list, NULL);
@@ -103,7 +95,7 @@ static void add_finding(json_object *list, const struct finding *finding)
 	report_add_string(object, "level", level_names[finding->level]);
 	report_add_string(object, "value", finding->value);
 	report_add_string(object, "meaning", finding->meaning);
-	report_add_string(object, "advice", finding->advice[0] ? finding->advice : NULL);
+	report_add_word(object, "advice", finding->advice);
 	report_add_string(object, "reason", finding->reason);
 	report_add_string(object, "evidence", evidence_names[finding->evidence]);
 }
@@ -116,13 +108,13 @@ static void add_cost(json_object *report, const struct fork_cost *cost)
 	report_add_string(object, "command", cost->command);
 	report_add_unsigned(object, "rss_bytes", cost->rss_bytes);
 	report_add_unsigned(object, "areas", cost->areas);
-	add_size(object, "latency_ns", cost->latency_ns);
-	add_size(object, "latency_max_ns", cost->latency_max_ns);
+	report_add_known(object, "latency_ns", cost->latency_ns);
+	report_add_known(object, "latency_max_ns", cost->latency_max_ns);
 	report_add_unsigned(object, "page_table_bytes", cost->page_table_bytes);
 	report_add_unsigned(object, "worst_bytes", cost->worst_bytes);
-	add_size(object, "estimated_bytes", cost->earlier_bytes);
+	report_add_known(object, "estimated_bytes", cost->earlier_bytes);
 	report_add_string(object, "estimated_from", cost->earlier_source);
-	add_size(object, "room_bytes", cost->room_bytes);
+	report_add_known(object, "room_bytes", cost->room_bytes);
 	report_add_bool(object, "fits",
 			cost->worst_bytes + cost->page_table_bytes <= cost->room_bytes);
 }

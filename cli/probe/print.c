@@ -204,25 +204,12 @@ void probe_print_text(const struct probe_facts *facts)
 
 /* --- JSON --- */
 
-static void add_number(json_object *to, const char *key, uint64_t value)
-{
-	if (value == PROBE_UNKNOWN)
-		report_add_string(to, key, NULL);
-	else
-		report_add_unsigned(to, key, value);
-}
-
-static void add_word(json_object *to, const char *key, const char *word)
-{
-	report_add_string(to, key, word[0] ? word : NULL);
-}
-
 /* The errno's name, so that scripts need no table. */
 static void add_attempt(json_object *to, int error, const char *why)
 {
 	report_add_bool(to, "available", error == 0);
 	report_add_string(to, "error", error ? strerrorname_np(-error) : NULL);
-	add_word(to, "reason", why);
+	report_add_word(to, "reason", why);
 }
 
 static void add_traps(json_object *report, const struct probe_facts *facts)
@@ -265,18 +252,18 @@ static void add_settings(json_object *report, const struct probe_facts *facts)
 	char mode[8];
 
 	report_add_unsigned(object, "page_bytes", facts->system.page_size);
-	add_number(object, "huge_page_bytes", facts->huge_page_bytes);
-	add_word(object, "huge_pages", facts->huge_pages);
-	add_word(object, "shared_huge_pages", facts->shared_huge_pages);
-	add_number(object, "unprivileged_userfaultfd", facts->unprivileged);
+	report_add_known(object, "huge_page_bytes", facts->huge_page_bytes);
+	report_add_word(object, "huge_pages", facts->huge_pages);
+	report_add_word(object, "shared_huge_pages", facts->shared_huge_pages);
+	report_add_known(object, "unprivileged_userfaultfd", facts->unprivileged);
 	snprintf(mode, sizeof(mode), "%04o", (unsigned)facts->device.mode);
 	report_add_string(object, "device_mode", facts->device.exists ? mode : NULL);
-	add_number(object, "max_map_count", facts->map_count);
-	add_number(object, "overcommit_memory", facts->overcommit);
-	add_number(object, "descriptors", facts->descriptors);
-	add_number(object, "memory_bytes", facts->memory_bytes);
-	add_number(object, "available_bytes", facts->available_bytes);
-	add_number(object, "cgroup_limit_bytes",
+	report_add_known(object, "max_map_count", facts->map_count);
+	report_add_known(object, "overcommit_memory", facts->overcommit);
+	report_add_known(object, "descriptors", facts->descriptors);
+	report_add_known(object, "memory_bytes", facts->memory_bytes);
+	report_add_known(object, "available_bytes", facts->available_bytes);
+	report_add_known(object, "cgroup_limit_bytes",
 		   facts->cgroup.version ? facts->cgroup.limit : PROBE_UNKNOWN);
 	report_add_string(object, "cgroup", facts->cgroup.version ? facts->cgroup.path : NULL);
 }

@@ -310,14 +310,6 @@ void ps_print_text(const struct ps_result *result, size_t limit)
 
 /* --- JSON --- */
 
-static void add_size(json_object *to, const char *key, uint64_t value)
-{
-	if (value == PS_UNKNOWN)
-		report_add_string(to, key, NULL);
-	else
-		report_add_unsigned(to, key, value);
-}
-
 static uint64_t shared_bytes(const struct ps_process *process)
 {
 	if (process->rss == PS_UNKNOWN || process->uss == PS_UNKNOWN || process->uss > process->rss)
@@ -333,18 +325,18 @@ static void add_process(json_object *list, const struct ps_process *process)
 	report_add_signed(row, "pid", process->pid);
 	report_add_signed(row, "ppid", process->ppid);
 	report_add_string(row, "command", process->command);
-	add_size(row, "rss_bytes", empty ? 0 : process->rss);
-	add_size(row, "pss_bytes", empty ? 0 : process->pss);
-	add_size(row, "pss_error_bytes", process->pss_error);
-	add_size(row, "uss_bytes", empty ? 0 : process->uss);
-	add_size(row, "shared_bytes", empty ? 0 : shared_bytes(process));
-	add_size(row, "shared_inside_bytes", empty ? 0 : process->inside);
-	add_size(row, "shared_outside_bytes", empty ? 0 : process->outside);
-	add_size(row, "swap_bytes", empty ? 0 : process->swap);
-	add_size(row, "ksm_bytes", empty ? 0 : process->ksm);
-	add_size(row, "thp_bytes", empty ? 0 : process->thp);
-	add_size(row, "hugetlb_bytes", process->huge_tlb);
-	add_size(row, "page_table_bytes", empty ? 0 : process->page_tables);
+	report_add_known(row, "rss_bytes", empty ? 0 : process->rss);
+	report_add_known(row, "pss_bytes", empty ? 0 : process->pss);
+	report_add_known(row, "pss_error_bytes", process->pss_error);
+	report_add_known(row, "uss_bytes", empty ? 0 : process->uss);
+	report_add_known(row, "shared_bytes", empty ? 0 : shared_bytes(process));
+	report_add_known(row, "shared_inside_bytes", empty ? 0 : process->inside);
+	report_add_known(row, "shared_outside_bytes", empty ? 0 : process->outside);
+	report_add_known(row, "swap_bytes", empty ? 0 : process->swap);
+	report_add_known(row, "ksm_bytes", empty ? 0 : process->ksm);
+	report_add_known(row, "thp_bytes", empty ? 0 : process->thp);
+	report_add_known(row, "hugetlb_bytes", process->huge_tlb);
+	report_add_known(row, "page_table_bytes", empty ? 0 : process->page_tables);
 }
 
 static void add_totals(json_object *report, const struct ps_result *result)
@@ -352,20 +344,20 @@ static void add_totals(json_object *report, const struct ps_result *result)
 	json_object *total = report_add_object(report, "total");
 	const struct ps_totals *totals = &result->totals;
 
-	add_size(total, "rss_bytes", totals->rss);
-	add_size(total, "pss_bytes", totals->pss);
-	add_size(total, "uss_bytes", totals->uss);
-	add_size(total, "unique_bytes", totals->unique);
-	add_size(total, "shared_outside_bytes", totals->outside);
+	report_add_known(total, "rss_bytes", totals->rss);
+	report_add_known(total, "pss_bytes", totals->pss);
+	report_add_known(total, "uss_bytes", totals->uss);
+	report_add_known(total, "unique_bytes", totals->unique);
+	report_add_known(total, "shared_outside_bytes", totals->outside);
 	/* Half the widths of the 99 % intervals of a sample; else 0. */
-	add_size(total, "pss_error_bytes", totals->pss_error);
-	add_size(total, "unique_error_bytes", totals->unique_error);
-	add_size(total, "shared_outside_error_bytes", totals->outside_error);
-	add_size(total, "swap_bytes", totals->swap);
-	add_size(total, "ksm_bytes", totals->ksm);
-	add_size(total, "thp_bytes", totals->thp);
-	add_size(total, "hugetlb_bytes", totals->huge_tlb);
-	add_size(total, "page_table_bytes", totals->page_tables);
+	report_add_known(total, "pss_error_bytes", totals->pss_error);
+	report_add_known(total, "unique_error_bytes", totals->unique_error);
+	report_add_known(total, "shared_outside_error_bytes", totals->outside_error);
+	report_add_known(total, "swap_bytes", totals->swap);
+	report_add_known(total, "ksm_bytes", totals->ksm);
+	report_add_known(total, "thp_bytes", totals->thp);
+	report_add_known(total, "hugetlb_bytes", totals->huge_tlb);
+	report_add_known(total, "page_table_bytes", totals->page_tables);
 }
 
 bool ps_print_json(const struct ps_result *result, size_t limit)

@@ -240,14 +240,6 @@ void walk_print_text(const struct walk *walk)
 
 /* --- JSON --- */
 
-static void add_known(json_object *to, const char *key, uint64_t value)
-{
-	if (value == WALK_UNKNOWN)
-		report_add_string(to, key, NULL);
-	else
-		report_add_unsigned(to, key, value);
-}
-
 static void json_flags(json_object *to, uint64_t flags)
 {
 	json_object *list;
@@ -275,8 +267,8 @@ static void json_entry(json_object *to, const char *key, const struct walk_entry
 	report_add_bool(object, "present", entry->present);
 	if (!entry->present)
 		return;
-	add_known(object, "frame", entry->frame);
-	add_known(object, "maps", entry->maps);
+	report_add_known(object, "frame", entry->frame);
+	report_add_known(object, "maps", entry->maps);
 	report_add_bool(object, "exclusive", entry->exclusive);
 	report_add_bool(object, "file", entry->file);
 	report_add_bool(object, "zero_page", entry->zero);
@@ -297,7 +289,7 @@ static void json_sim(json_object *to, const char *key, const struct walk_step *s
 	}
 	object = report_add_object(to, key);
 	report_add_string(object, "place", sim_place_names[entry->place]);
-	add_known(object, "frame", entry->place == SIM_ZERO ? WALK_UNKNOWN : entry->frame);
+	report_add_known(object, "frame", entry->place == SIM_ZERO ? WALK_UNKNOWN : entry->frame);
 	report_add_unsigned(object, "readers", entry->readers);
 	report_add_bool(object, "writable", entry->writable);
 }
