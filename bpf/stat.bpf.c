@@ -91,36 +91,19 @@ enum pending { NOTHING, WRITE_PRESENT, WRITE_ABSENT };
 enum kind { KIND_UNKNOWN, KIND_ANONYMOUS, KIND_PRIVATE_FILE, KIND_SHARED };
 
 /*
- * The area of the last write, since looking it up costs as much as the fault itself: interrupts
- * are off when it is traced, and the lock can only be dropped by an interrupt of its own. It is
- * looked up anew after some uses, as areas come and go.
+ * Looking up an area costs more than the fault itself: interrupts are off when it is traced, and
+ * the lock can only be dropped by an interrupt of its own. So a task remembers some, and a new
+ * process begins with its parent's. They are looked up anew after some uses, as areas come and go;
+ * to be inherited counts for several, since a child may live on what its parent has long unmapped.
  */
-struct area {
-	__u64 start, end;
-	__u32 kind;
-	__u32 uses;
-};
-
-#define AREA_USES 256
-
-struct task {
-	__u64 serial;
-	__u32 slot;
-	__u32 pending;
-	__u64 address;  /* of the open fault */
-	__u64 entry_ip; /* where the task came into the kernel, and by which system call */
-	__u64 entry_ax;
-	__u64 fork_began;  /* ns, 0: in no fork */
-	__u32 fork_copied; /* the new process got a copy of the address space */
-	__u32 unused;
-	struct area area;
-};
+#define AREA_USES        1024
+#define AREA_INHERITANCE 16
 
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
-	__type(value, struct task);
+	__type(value, struct bpf_stat_task);
 } tasks SEC(".maps");
 
 struct {
@@ -148,7 +131,7 @@ static struct bpf_stat_process *process_at(__u32 slot)
 }
 
 /* The task's process, or slot 0 where its slot has another owner by now. */
-static struct bpf_stat_process *process_of(const struct task *task)
+static struct bpf_stat_process *process_of(const struct bpf_stat_task *task)
 {
 	struct bpf_stat_process *process = process_at(task->slot);
 
@@ -190,7 +173,7 @@ static __u32 take_slot(void)
 }
 
 /* Gives a process a slot, and the storage of its task a reference to it. */
-static void place(struct task *task, struct task_struct *of, __u64 parent_serial)
+static void place(struct bpf_stat_task *task, struct task_struct *of, __u64 parent_serial)
 {
 	struct bpf_stat_process *process;
 
@@ -215,10 +198,10 @@ static void place(struct task *task, struct task_struct *of, __u64 parent_serial
 	__sync_lock_test_and_set(&process->serial, task->serial);
 }
 
-static struct task *adopt(struct task_struct *current)
+static struct bpf_stat_task *adopt(struct task_struct *current)
 {
 	struct task_struct *leader = current->group_leader;
-	struct task *task, *first;
+	struct bpf_stat_task *task, *first;
 
 	first = bpf_task_storage_get(&tasks, leader, NULL, 0);
 	if (!first) {
@@ -240,14 +223,15 @@ static struct task *adopt(struct task_struct *current)
 }
 
 /* The current task's record; NULL if it is not counted. */
-static struct task *find_task(struct task_struct *current)
+static struct bpf_stat_task *find_task(struct task_struct *current)
 {
-	struct task *task = bpf_task_storage_get(&tasks, current, NULL, 0);
+	struct bpf_stat_task *task = bpf_task_storage_get(&tasks, current, NULL, 0);
 
 	return task ? task : adopt(current);
 }
 
-static long look_at_area(struct task_struct *task, struct vm_area_struct *from, struct area *area)
+static long look_at_area(struct task_struct *task, struct vm_area_struct *from,
+			 struct bpf_stat_area *area)
 {
 	area->start = from->vm_start;
 	area->end = from->vm_end;
@@ -258,23 +242,67 @@ static long look_at_area(struct task_struct *task, struct vm_area_struct *from, 
 	return 0;
 }
 
-static enum kind kind_at(struct task *task, struct task_struct *current, __u64 address)
+static bool covers(const struct bpf_stat_area *area, __u64 address)
 {
-	struct area area = { 0 };
-
-	if (address >= task->area.start && address < task->area.end && task->area.uses) {
-		task->area.uses--;
-		return task->area.kind;
-	}
-	/* Fails where someone changes the address space just now. */
-	bpf_find_vma(current, address, look_at_area, &area, 0);
-	area.uses = AREA_USES;
-	task->area = area;
-	return area.kind;
+	return address >= area->start && address < area->end;
 }
 
-static void on_write_fault(struct task *task, struct task_struct *current, unsigned long address,
-			   unsigned long error)
+static __u32 find_area(const struct bpf_stat_task *task, __u64 address)
+{
+	__u32 i;
+
+	for (i = 0; i < BPF_STAT_AREAS; i++)
+		if (covers(&task->areas[i], address))
+			return i;
+	for (i = 0; i < BPF_STAT_AREAS; i++)
+		if (!task->areas[i].uses)
+			return i;
+	/* Any but the last. */
+	return (task->last_area + 1) % BPF_STAT_AREAS;
+}
+
+static enum kind kind_at(struct bpf_stat_task *task, struct task_struct *current, __u64 address)
+{
+	struct bpf_stat_area found = { .uses = AREA_USES }, *area;
+	__u32 at = task->last_area % BPF_STAT_AREAS;
+
+	area = &task->areas[at];
+	if (!covers(area, address)) {
+		at = find_area(task, address) % BPF_STAT_AREAS;
+		task->last_area = at;
+		area = &task->areas[at];
+	}
+	if (covers(area, address) && area->uses) {
+		area->uses--;
+		return area->kind;
+	}
+	/* Fails where someone changes the address space just now. */
+	bpf_find_vma(current, address, look_at_area, &found, 0);
+	*area = found;
+	return found.kind;
+}
+
+static void inherit_areas(struct bpf_stat_task *child, struct bpf_stat_task *parent)
+{
+	__u32 i;
+
+	for (i = 0; i < BPF_STAT_AREAS; i++) {
+		if (parent->areas[i].uses < AREA_INHERITANCE) {
+			parent->areas[i].uses = 0; /* to be looked up, for the next child */
+			continue;
+		}
+		parent->areas[i].uses -= AREA_INHERITANCE;
+		child->areas[i] = parent->areas[i];
+	}
+}
+
+static void forget_areas(struct bpf_stat_task *task)
+{
+	__builtin_memset(task->areas, 0, sizeof(task->areas));
+}
+
+static void on_write_fault(struct bpf_stat_task *task, struct task_struct *current,
+			   unsigned long address, unsigned long error)
 {
 	struct bpf_stat_process *process = process_of(task);
 	struct pt_regs *entry;
@@ -298,7 +326,7 @@ static void on_write_fault(struct task *task, struct task_struct *current, unsig
 static void on_fault(unsigned long address, unsigned long error)
 {
 	struct task_struct *current = bpf_get_current_task_btf();
-	struct task *task = find_task(current);
+	struct bpf_stat_task *task = find_task(current);
 
 	if (!task)
 		return;
@@ -322,7 +350,7 @@ int BPF_PROG(page_fault_kernel, unsigned long address, struct pt_regs *regs, uns
 }
 
 /* What the page is for that a write to an absent one allocated. */
-static void count_absent(struct bpf_stat_process *process, struct task *task,
+static void count_absent(struct bpf_stat_process *process, struct bpf_stat_task *task,
 			 struct task_struct *current, unsigned int order, unsigned int gfp)
 {
 	enum kind kind;
@@ -339,8 +367,8 @@ static void count_absent(struct bpf_stat_process *process, struct task *task,
 		count(process, BPF_STAT_ZERO_FILLED, 1ULL << order);
 }
 
-static void on_allocation(struct task *task, struct task_struct *current, unsigned int order,
-			  unsigned int gfp)
+static void on_allocation(struct bpf_stat_task *task, struct task_struct *current,
+			  unsigned int order, unsigned int gfp)
 {
 	struct pt_regs *entry = (struct pt_regs *)bpf_task_pt_regs(current);
 	struct bpf_stat_process *process = process_of(task);
@@ -361,7 +389,7 @@ SEC("tp_btf/mm_page_alloc")
 int BPF_PROG(mm_page_alloc, void *page, unsigned int order, unsigned int gfp)
 {
 	struct task_struct *current;
-	struct task *task;
+	struct bpf_stat_task *task;
 
 	if (!(gfp & GFP_MOVABLE))
 		return 0;
@@ -377,7 +405,7 @@ int BPF_PROG(mm_page_alloc, void *page, unsigned int order, unsigned int gfp)
 SEC("tp_btf/task_newtask")
 int BPF_PROG(task_newtask, struct task_struct *new_task, unsigned long flags)
 {
-	struct task *task = find_task(bpf_get_current_task_btf()), *child;
+	struct bpf_stat_task *task = find_task(bpf_get_current_task_btf()), *child;
 	struct bpf_stat_process *process;
 
 	if (!task)
@@ -402,15 +430,17 @@ int BPF_PROG(task_newtask, struct task_struct *new_task, unsigned long flags)
 		count(process, BPF_STAT_VFORKS, 1);
 	else
 		task->fork_copied = true;
-	if (child)
+	if (child) {
 		place(child, new_task, task->serial);
+		inherit_areas(child, task);
+	}
 	return 0;
 }
 
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(sched_process_exec, struct task_struct *current)
 {
-	struct task *task = find_task(current);
+	struct bpf_stat_task *task = find_task(current);
 	struct bpf_stat_process *process;
 
 	if (!task)
@@ -420,6 +450,7 @@ int BPF_PROG(sched_process_exec, struct task_struct *current)
 		return 0;
 	task->pending = NOTHING;
 	task->fork_began = 0;
+	forget_areas(task);
 	bpf_probe_read_kernel_str(process->command, sizeof(process->command), current->comm);
 	if (process->state == BPF_STAT_WAITING)
 		process->state = BPF_STAT_COUNTING;
@@ -460,7 +491,7 @@ int BPF_PROG(sched_process_exit, struct task_struct *current)
 {
 	struct bpf_stat_event_end *event;
 	struct bpf_stat_process *process;
-	struct task *task;
+	struct bpf_stat_task *task;
 
 	if (current->signal->live.counter > 0)
 		return 0;
@@ -499,7 +530,7 @@ static bool makes_task(long number)
 SEC("tp_btf/sys_enter")
 int BPF_PROG(sys_enter, struct pt_regs *regs, long number)
 {
-	struct task *task;
+	struct bpf_stat_task *task;
 
 	if (!makes_task(number))
 		return 0;
@@ -511,7 +542,7 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long number)
 	return 0;
 }
 
-static void report_fork(struct task *task, struct task_struct *current, __u64 ns)
+static void report_fork(struct bpf_stat_task *task, struct task_struct *current, __u64 ns)
 {
 	struct bpf_stat_event_fork *event;
 
@@ -531,7 +562,7 @@ SEC("tp_btf/sys_exit")
 int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 {
 	struct task_struct *current;
-	struct task *task;
+	struct bpf_stat_task *task;
 
 	if (!makes_task(regs->orig_ax))
 		return 0;

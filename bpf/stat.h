@@ -17,6 +17,7 @@
 #define BPF_STAT_SLOTS   16384
 #define BPF_STAT_RING    (1 << 20)
 #define BPF_STAT_COMMAND 16
+#define BPF_STAT_AREAS   8
 
 enum bpf_stat_count {
 	BPF_STAT_FORKS,         /* new processes */
@@ -50,6 +51,28 @@ struct bpf_stat_process {
 	char command[BPF_STAT_COMMAND];
 	unsigned int shared; /* by several threads, or processes: adding must be atomic */
 	unsigned long long counts[BPF_STAT_COUNTS];
+};
+
+/* An area of memory that was written, as it was when it was looked up. */
+struct bpf_stat_area {
+	unsigned long long start, end;
+	unsigned int kind;
+	unsigned int uses; /* that are left */
+};
+
+/* Of each task; the command writes those of the first, all else is the kernel's side's. */
+struct bpf_stat_task {
+	unsigned long long serial;
+	unsigned int slot;
+	unsigned int pending;
+	unsigned long long address; /* of the open fault */
+	unsigned long long
+		entry_ip; /* where the task came into the kernel, and by which system call */
+	unsigned long long entry_ax;
+	unsigned long long fork_began; /* ns, 0: in no fork */
+	unsigned int fork_copied;      /* the new process got a copy of the address space */
+	unsigned int last_area;
+	struct bpf_stat_area areas[BPF_STAT_AREAS];
 };
 
 enum bpf_stat_event_type {

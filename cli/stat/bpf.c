@@ -33,17 +33,6 @@ struct bpf_source {
 	size_t slots_length;
 };
 
-/* As in bpf/stat.bpf.c. */
-struct task_storage {
-	uint64_t serial;
-	uint32_t slot;
-	uint32_t pending;
-	uint64_t address, entry_ip, entry_ax, fork_began;
-	uint32_t fork_copied;
-	uint32_t unused;
-	uint64_t area[3];
-};
-
 static const enum metric metric_of[BPF_STAT_COUNTS] = {
 	[BPF_STAT_FORKS] = METRIC_FORKS,
 	[BPF_STAT_VFORKS] = METRIC_VFORKS,
@@ -199,7 +188,7 @@ static int place(struct session *session, pid_t pid, enum bpf_stat_state state, 
 {
 	struct bpf_source *source = session->bpf;
 	struct stat_bpf__bss *shared = source->skeleton->bss;
-	struct task_storage task = { .slot = shared->next_slot, .serial = shared->next_serial };
+	struct bpf_stat_task task = { .slot = shared->next_slot, .serial = shared->next_serial };
 	struct bpf_stat_process *slot = &source->slots[task.slot];
 	struct process *process;
 	uint64_t minor = 0, major = 0;
