@@ -1,135 +1,55 @@
 /* SPDX-License-Identifier: MIT */
-#include "lib/internal.h"
 #include "store/lazy.h"
 
-struct lazy {
-	struct image *image;
-	unsigned char *window;
-	size_t length;
-	int uffd, epoll;
-	int stop;  /* eventfd */
-	int empty; /* a file of no length, for pages that cannot be had */
-	bool started;
-	pthread_t thread;
-};
+static int fill(void *context, size_t start, size_t length, size_t touched)
+{
+	int r = image_bring_in(context, start, 1);
 
-/* Whoever touches it gets SIGBUS. */
-static void poison(struct lazy *lazy, size_t offset)
+	(void)length;
+	(void)touched;
+	return r < 0 ? r : 1;
+}
+
+static int map_image(struct image *image, unsigned char *window, size_t length, struct pager *pager)
 {
 	void *ignored;
-
-	(void)sys_map(lazy->window + offset, sys_page_size(), PROT_READ | PROT_WRITE,
-		      MAP_PRIVATE | MAP_FIXED, lazy->empty, &ignored);
-}
-
-static void serve_page(struct lazy *lazy, size_t offset)
-{
-	size_t start = offset / SLICE_BYTES * SLICE_BYTES, left = lazy->length - start;
-	size_t page = sys_page_size();
-
-	if (image_bring_in(lazy->image, start, 1) < 0)
-		poison(lazy, offset / page * page);
-	(void)sys_uffd_wake(lazy->uffd, lazy->window + start,
-			    left < SLICE_BYTES ? left : SLICE_BYTES);
-}
-
-static void *serve(void *context)
-{
-	struct lazy *lazy = context;
-	uint64_t which, address;
-
-	for (;;) {
-		if (sys_epoll_wait(lazy->epoll, -1, &which) < 0 || which == (uint64_t)lazy->stop)
-			return NULL;
-		while (sys_uffd_read(lazy->uffd, &address) == 1)
-			serve_page(lazy, address - (uintptr_t)lazy->window);
-	}
-}
-
-void lazy_free(struct lazy *lazy)
-{
-	if (!lazy)
-		return;
-	if (lazy->started) {
-		sys_eventfd_signal(lazy->stop);
-		pthread_join(lazy->thread, NULL);
-	}
-	sys_close(lazy->uffd);
-	sys_close(lazy->epoll);
-	sys_close(lazy->stop);
-	sys_close(lazy->empty);
-	sys_free(lazy);
-}
-
-/* What does not touch the window. */
-static int set_up(struct lazy *lazy)
-{
-	bool kernel_faults = false;
 	int r;
 
-	r = lazy->uffd = sys_userfaultfd(&kernel_faults);
-	if (r >= 0 && !kernel_faults)
-		r = -EPERM;
-	if (r >= 0)
-		r = lazy->empty = sys_memfd("cow-empty", 0);
-	if (r >= 0)
-		r = lazy->stop = sys_eventfd();
-	if (r >= 0)
-		r = lazy->epoll = sys_epoll_new();
-	if (r >= 0)
-		r = sys_epoll_add(lazy->epoll, lazy->uffd, (uint64_t)lazy->uffd);
-	if (r >= 0)
-		r = sys_epoll_add(lazy->epoll, lazy->stop, (uint64_t)lazy->stop);
-	if (r >= 0)
-		r = sys_thread_start(&lazy->thread, serve, lazy);
+	r = sys_map(window, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
+		    image->fd, &ignored);
+	if (r == 0)
+		r = pager_watch(pager);
+	/* A child would see zeroes where nothing was brought in yet. */
+	if (r == 0)
+		r = sys_advise(window, length, MADV_DONTFORK);
+	if (r < 0)
+		(void)sys_map(window, length, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1,
+			      &ignored);
+	return r;
+}
+
+int lazy_new(struct image *image, unsigned char *window, size_t length, struct pager **ret_pager)
+{
+	struct pager_config config = {
+		.base = window,
+		.length = length,
+		.piece = SLICE_BYTES,
+		.protection = PROT_READ | PROT_WRITE,
+		.needs_kernel = true,
+		.fill = fill,
+		.context = image,
+	};
+	struct pager *pager;
+	int r = pager_new(&config, &pager);
+
 	if (r < 0)
 		return r;
-	lazy->started = true;
-	return 0;
-}
-
-static int map_image(struct lazy *lazy)
-{
-	void *ignored;
-	int r;
-
-	r = sys_map(lazy->window, lazy->length, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, lazy->image->fd, &ignored);
-	if (r == 0)
-		r = sys_uffd_register_missing(lazy->uffd, lazy->window, lazy->length);
-	/* A child would see zeroes where nothing was brought in yet. */
-	return r < 0 ? r : sys_advise(lazy->window, lazy->length, MADV_DONTFORK);
-}
-
-int lazy_new(struct image *image, unsigned char *window, size_t length, struct lazy **ret_lazy)
-{
-	struct lazy *lazy = sys_alloc(sizeof(*lazy));
-	void *ignored;
-	int r;
-
-	if (!lazy)
-		return -ENOMEM;
-	*lazy = (struct lazy){
-		.image = image,
-		.window = window,
-		.length = length,
-		.uffd = -1,
-		.epoll = -1,
-		.stop = -1,
-		.empty = -1,
-	};
-	r = set_up(lazy);
-	if (r == 0) {
-		r = map_image(lazy);
-		if (r < 0)
-			(void)sys_map(window, length, PROT_READ | PROT_WRITE,
-				      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1,
-				      &ignored);
-	}
+	r = map_image(image, window, length, pager);
 	if (r < 0) {
-		lazy_free(lazy);
+		pager_free(pager);
 		return r;
 	}
-	*ret_lazy = lazy;
+	*ret_pager = pager;
 	return 0;
 }

@@ -7,13 +7,11 @@
 #ifndef COW_STORE_LAZY_H
 #define COW_STORE_LAZY_H
 
+#include "lib/pager.h"
 #include "store/image.h"
 
-struct lazy;
-
 /* Maps the image over the window and serves it. The image stays the caller's, and has to outlive
- * it. An errno: not to be had here, the window is as it was. */
-int lazy_new(struct image *image, unsigned char *window, size_t length, struct lazy **ret_lazy);
-void lazy_free(struct lazy *lazy); /* NULL-safe; the window is gone, or nobody touches it */
+ * the pager. An errno: not to be had here, the window is as it was. */
+int lazy_new(struct image *image, unsigned char *window, size_t length, struct pager **ret_pager);
 
 #endif

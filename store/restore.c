@@ -32,7 +32,7 @@ struct content {
 	struct attachment attachment; /* first */
 	struct chain *chain;          /* of mapped files */
 	struct image *image;
-	struct lazy *lazy;
+	struct pager *pager;
 	struct restore *restore; /* while the region is being made */
 };
 
@@ -56,7 +56,7 @@ static void content_free(struct attachment *attachment)
 {
 	struct content *content = (struct content *)(void *)attachment;
 
-	lazy_free(content->lazy);
+	pager_free(content->pager);
 	chain_close(content->chain);
 	image_put(content->image);
 	sys_free(content);
@@ -256,7 +256,7 @@ static bool serve_window(struct restore *restore, unsigned char *window)
 	if (chain_open(restore->store, &restore->chain->layers[0]->id, &spare) < 0)
 		return false;
 	if (make_image(restore) == 0 &&
-	    lazy_new(content->image, window, length, &content->lazy) == 0) {
+	    lazy_new(content->image, window, length, &content->pager) == 0) {
 		chain_close(spare);
 		return true;
 	}
