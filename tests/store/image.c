@@ -8,6 +8,9 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#ifdef COW_HAVE_ZSTD
+#include <zstd.h>
+#endif
 
 /* The header, by the specification; all big-endian. */
 enum {
@@ -25,6 +28,7 @@ enum {
 	AT_SNAPSHOTS = 60,
 	AT_INCOMPATIBLE = 72,
 	AT_REFCOUNT_ORDER = 96,
+	AT_COMPRESSION = 104,
 };
 
 #define HEADER_LENGTH    104u
@@ -32,6 +36,8 @@ enum {
 #define ENTRY_COPIED     (UINT64_C(1) << 63)
 #define ENTRY_ZERO       UINT64_C(1)
 #define ENTRY_COMPRESSED (UINT64_C(1) << 62)
+#define WITH_COMPRESSION (UINT64_C(1) << 3) /* incompatible feature */
+#define ZSTD             1u
 
 static uint64_t be(const struct image *image, uint64_t offset, unsigned bytes)
 {
@@ -96,7 +102,11 @@ static int check_header(struct image *image)
 		return refuse(image, "not qcow2", be(image, AT_MAGIC, 4));
 	if (be(image, AT_VERSION, 4) != 3)
 		return refuse(image, "version", be(image, AT_VERSION, 4));
-	if (be(image, AT_INCOMPATIBLE, 8) != 0)
+#ifdef COW_HAVE_ZSTD
+	image->packed = be(image, AT_INCOMPATIBLE, 8) == WITH_COMPRESSION &&
+			be(image, AT_COMPRESSION, 1) == ZSTD;
+#endif
+	if (be(image, AT_INCOMPATIBLE, 8) != 0 && !image->packed)
 		return pass(image, "incompatible features");
 	if (image->cluster_bits < 9 || image->cluster_bits > 21)
 		return refuse(image, "cluster bits", image->cluster_bits);
@@ -111,7 +121,8 @@ static int check_header(struct image *image)
 
 struct usage {
 	const struct image *image;
-	unsigned char *used; /* how often */
+	uint16_t *used;        /* how often */
+	unsigned char *shared; /* by compressed clusters */
 	uint64_t clusters;
 	int result;
 };
@@ -134,6 +145,33 @@ static void use(struct usage *usage, uint64_t offset, uint64_t clusters, const c
 	}
 }
 
+/* Where a compressed cluster begins, and up to the end of which sector it may reach. */
+static void find_packed(const struct image *image, uint64_t entry, uint64_t *offset, uint64_t *end)
+{
+	unsigned bits = 62 - (image->cluster_bits - 8);
+	uint64_t more = (entry & (ENTRY_COMPRESSED - 1)) >> bits;
+
+	*offset = entry & ((UINT64_C(1) << bits) - 1);
+	*end = (*offset / 512 + more + 1) * 512;
+}
+
+/* Many share a cluster of the file, but with nothing else. */
+static void use_packed(struct usage *usage, uint64_t entry)
+{
+	uint64_t offset, end;
+
+	find_packed(usage->image, entry, &offset, &end);
+	for (uint64_t i = offset >> usage->image->cluster_bits;
+	     usage->result == 0 && i <= (end - 1) >> usage->image->cluster_bits; i++) {
+		if (i >= usage->clusters)
+			usage->result = refuse(usage->image, "past the end of the file", offset);
+		else if (usage->used[i]++ && !usage->shared[i])
+			usage->result = refuse(usage->image, "used otherwise", offset);
+		else
+			usage->shared[i] = 1;
+	}
+}
+
 static uint64_t to_clusters(const struct image *image, uint64_t bytes)
 {
 	return (bytes + cluster_size(image) - 1) >> image->cluster_bits;
@@ -146,8 +184,12 @@ static void use_l2(struct usage *usage, uint64_t table)
 	for (uint64_t i = 0; i < cluster_size(image) / 8 && usage->result == 0; i++) {
 		uint64_t entry = be(image, table + 8 * i, 8);
 
-		if (entry & ENTRY_COMPRESSED)
+		if ((entry & ENTRY_COMPRESSED) && !image->packed)
 			usage->result = pass(image, "a compressed cluster");
+		else if ((entry & ENTRY_COMPRESSED) && (entry & ENTRY_COPIED))
+			usage->result = refuse(image, "a compressed cluster of its own", entry);
+		else if (entry & ENTRY_COMPRESSED)
+			use_packed(usage, entry);
 		else if ((entry & ENTRY_OFFSET) && !(entry & ENTRY_COPIED))
 			usage->result = refuse(image, "a cluster that is not its own", entry);
 		else if (entry & ENTRY_OFFSET)
@@ -198,15 +240,20 @@ static int check_usage(const struct image *image)
 {
 	struct usage usage = { .image = image, .clusters = to_clusters(image, image->length) };
 
-	usage.used = calloc(usage.clusters + 1, 1);
-	if (!usage.used)
-		return -ENOMEM;
+	usage.used = calloc(usage.clusters + 1, sizeof(usage.used[0]));
+	usage.shared = calloc(usage.clusters + 1, 1);
+	if (!usage.used || !usage.shared)
+		usage.result = -ENOMEM;
+	if (usage.result)
+		goto out;
 	use_tables(&usage);
 	use_refcounts(&usage);
 	for (uint64_t i = 0; i < usage.clusters && usage.result == 0; i++)
 		if (refcount(image, i) != usage.used[i])
 			usage.result = refuse(image, "refcount", i << image->cluster_bits);
+out:
 	free(usage.used);
+	free(usage.shared);
 	return usage.result;
 }
 
@@ -279,19 +326,61 @@ enum image_status image_status(const struct image *image, uint64_t offset)
 {
 	uint64_t entry = l2_entry(image, offset);
 
+	if (entry & ENTRY_COMPRESSED)
+		return IMAGE_DATA;
 	if (entry & ENTRY_ZERO)
 		return IMAGE_ZERO;
 	return entry & ENTRY_OFFSET ? IMAGE_DATA : IMAGE_ABSENT;
+}
+
+/* What cannot be unpacked reads as something that nobody wrote. */
+static void unpack(const struct image *image, uint64_t entry, unsigned char *cluster)
+{
+	memset(cluster, 0xee, cluster_size(image));
+#ifdef COW_HAVE_ZSTD
+	uint64_t offset, end;
+	ZSTD_inBuffer in = { image->bytes, 0, 0 };
+	ZSTD_outBuffer out = { cluster, cluster_size(image), 0 };
+	ZSTD_DStream *stream = ZSTD_createDStream();
+	size_t r;
+
+	find_packed(image, entry, &offset, &end);
+	in.pos = offset;
+	in.size = end < image->length ? end : image->length;
+	do
+		r = ZSTD_decompressStream(stream, &out, &in);
+	while (r > 0 && !ZSTD_isError(r) && in.pos < in.size && out.pos < out.size);
+	ZSTD_freeDStream(stream);
+	if (r != 0 || out.pos != out.size)
+		refuse(image, "a compressed cluster that cannot be unpacked", offset);
+#endif
+}
+
+static void read_packed(const struct image *image, uint64_t entry, uint64_t within,
+			unsigned char *to, size_t length)
+{
+	unsigned char *cluster = malloc(cluster_size(image));
+
+	if (!cluster)
+		abort();
+	unpack(image, entry, cluster);
+	memcpy(to, cluster + within, length);
+	free(cluster);
 }
 
 /* Within one cluster of this image. */
 static void read_piece(const struct image *image, uint64_t offset, unsigned char *to, size_t length)
 {
 	uint64_t within = offset & (cluster_size(image) - 1), at;
+	uint64_t entry = l2_entry(image, offset);
 
+	if (entry & ENTRY_COMPRESSED) {
+		read_packed(image, entry, within, to, length);
+		return;
+	}
 	switch (image_status(image, offset)) {
 	case IMAGE_DATA:
-		at = (l2_entry(image, offset) & ENTRY_OFFSET) + within;
+		at = (entry & ENTRY_OFFSET) + within;
 		for (size_t i = 0; i < length; i++)
 			to[i] = at + i < image->length ? image->bytes[at + i] : 0;
 		break;

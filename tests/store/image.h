@@ -3,10 +3,11 @@
  * A second reader of qcow2, for tests: written from the specification, without the store's code, so
  * that the two do not share a mistake.
  *
- * Whole files are read into memory. Understood are version 3 images without incompatible features,
- * standard clusters, zero clusters and backing files in the same directory; all else is refused.
- * What it checks while it opens a file is what `qemu-img check` would: every cluster in use has the
- * reference count 1, and none is used twice.
+ * Whole files are read into memory. Understood are version 3 images without incompatible features
+ * but zstd compression (where libzstd is there), standard, compressed and zero clusters, and backing
+ * files in the same directory; all else is refused. What it checks while it opens a file is what
+ * `qemu-img check` would: every cluster has as many references as it counts, and one that is not
+ * of compressed data has one at most.
  */
 #ifndef TESTS_STORE_IMAGE_H
 #define TESTS_STORE_IMAGE_H
@@ -24,6 +25,7 @@ struct image {
 	uint64_t length;       /* of the file */
 	uint64_t virtual_size; /* bytes */
 	unsigned cluster_bits;
+	bool packed;           /* compressed clusters are zstd's */
 	struct image *backing; /* owned */
 	char name[256];
 };

@@ -14,6 +14,7 @@
  */
 #include <sys/stat.h>
 
+#include "store/rewrite.h"
 #include "tests/store/crash.h"
 #include "tests/store/record.h"
 #include "tests/store/workload.h"
@@ -36,19 +37,25 @@ static struct recording {
 	enum work_kind kinds[MARKS]; /* the call that led to the mark */
 	char directory[256];         /* where states are put */
 	uint64_t checked, went_on;
+	unsigned compressed; /* layers, after each step */
 	unsigned go_on_every;
 	bool quiet; /* a mutant: a failure is wanted */
 	char why[256];
 } recording;
 
 static const struct work_options workloads[] = {
-	{ .seed = 1 },                                    /* a bit of everything */
-	{ .seed = 2, .weight = { [WORK_SAVE] = 1 } },     /* a chain */
-	{ .seed = 3, .weight = { 4, 0, 0, 3, 3, 2, 1 } }, /* deletions and compactions */
-	{ .seed = 4, .weight = { 3, 2, 2, 0, 0, 0, 1 } }, /* tags */
-	{ .seed = 5, .weight = { 3, 1, 0, 2, 0, 3, 2 } }, /* branches */
+	{ .seed = 1 },                                /* a bit of everything */
+	{ .seed = 2, .weight = { [WORK_SAVE] = 1 } }, /* a chain */
+	/* Deletions and compactions, half of which compress what they can. */
+	{ .seed = 3,
+	  .weight = { 4, 0, 0, 1, 4, 0, 0 },
+	  .pages = 40,
+	  .compress = true,
+	  .plain = true },
+	{ .seed = 4, .weight = { 3, 2, 2, 0, 0, 0, 1 } },              /* tags */
+	{ .seed = 5, .weight = { 3, 1, 0, 2, 0, 3, 2 } },              /* branches */
 	{ .seed = 6, .weight = { 3, 0, 0, 1, 1, 0, 0 }, .pages = 40 }, /* large layers */
-	{ .seed = 7, .weight = { 3, 1, 1, 2, 2, 1, 1 }, .compress = true },
+	{ .seed = 7, .weight = { 3, 1, 1, 2, 2, 1, 1 } },
 };
 
 static void make_directory(char path[256], const char *what)
@@ -97,6 +104,7 @@ static bool record_steps(struct work *work, const char *directory,
 			      work_kind_names[work->kind]))
 			return false;
 		promise(work, work->kind);
+		recording.compressed += work_compressed(work);
 	}
 	return ok(work_holds(work, why), "seed %" PRIu64 ": holds what it should: %s",
 		  options->seed, why);
@@ -112,6 +120,7 @@ static bool record(uint64_t n, bool named)
 
 	options.seed += 1000 * (n / kinds);
 	options.named = named;
+	rewrite_pack_from = 1; /* however small */
 	recording = (struct recording){ .go_on_every = 8 };
 	recording.states = calloc(MARKS, sizeof(recording.states[0]));
 	make_directory(directory, "real");
@@ -230,20 +239,27 @@ static struct crash_options options_for(uint64_t seed)
 TEST(every_state_is_the_old_or_the_new)
 {
 	uint64_t states = 0, all = 0, went_on = 0;
+	unsigned compressed = 0;
 
 	for (unsigned n = 0; n < WORKLOADS && tap.failed < 5; n++) {
 		struct crash_options options = options_for(n);
 
 		if (record(n, false)) {
 			crash_each_state(&recording.log, &options, check, NULL, &states);
-			diag("workload %u: %zu operations, %u calls, %" PRIu64 " states", n,
-			     recording.log.count, recording.count - 2, states);
+			diag("workload %u: %zu operations, %u calls, %" PRIu64
+			     " states; %u times a compressed layer",
+			     n, recording.log.count, recording.count - 2, states,
+			     recording.compressed);
 			all += states;
 			went_on += recording.went_on;
+			compressed += recording.compressed;
 		}
 		forget();
 	}
 	diag("%" PRIu64 " states, %" PRIu64 " of them written on", all, went_on);
+#ifdef COW_HAVE_ZSTD
+	ok(compressed > 0, "compressed layers among them");
+#endif
 	ok(all >= STATES_AT_LEAST, "at least %d states", STATES_AT_LEAST);
 }
 

@@ -16,15 +16,16 @@
 #include <sys/stat.h>
 
 #include "store/io.h"
+#include "store/rewrite.h"
 #include "sys/sys.h"
 #include "tests/resources.h"
 #include "tests/store/workload.h"
 #include "tests/tap.h"
 
 #ifdef INJECT_LONG
-enum { STEPS = 14, SEEDS = 3, FIRST_FEW = 1000000 };
+enum { STEPS = 14, SEEDS = 4, FIRST_FEW = 1000000 };
 #else
-enum { STEPS = 9, SEEDS = 1, FIRST_FEW = 2 };
+enum { STEPS = 9, SEEDS = 2, FIRST_FEW = 2 };
 #endif
 
 /* --- the injector --- */
@@ -179,10 +180,27 @@ static bool check_failure(const char *directory, int r, bool *ret_again)
 		  kind, sys_call_name(plan.what));
 }
 
+static unsigned compressed; /* layers, at the end of runs */
+
+/* A bit of everything; every second time many compactions that compress. */
+static struct work_options options_of(uint64_t seed)
+{
+	struct work_options options = { .seed = seed };
+
+	if (seed % 2 == 0) {
+		options.compress = true;
+		options.pages = 40;
+		options.weight[WORK_SAVE] = 3;
+		options.weight[WORK_DELETE] = 1;
+		options.weight[WORK_COMPACT] = 3;
+	}
+	return options;
+}
+
 /* Whether the call was reached. */
 static bool run(uint64_t seed, unsigned step, unsigned fail, unsigned way)
 {
-	struct work_options options = { .seed = seed };
+	struct work_options options = options_of(seed);
 	char directory[256], why[256] = "";
 	bool reached = false, again = true;
 	int r;
@@ -207,6 +225,7 @@ static bool run(uint64_t seed, unsigned step, unsigned fail, unsigned way)
 		ok(work_holds(&work, why), "after %s failed in %s: %s",
 		   reached ? sys_call_name(plan.what) : "nothing", work_kind_names[work.kind], why);
 	}
+	compressed += work_compressed(&work);
 out:
 	work_close(&work);
 	remove_directory(directory);
@@ -270,6 +289,7 @@ TEST(every_call_fails_once)
 {
 	unsigned failed = 0;
 
+	rewrite_pack_from = 1; /* however small */
 	sys_injector = inject;
 	run(1, STEPS, 0, 0); /* what is kept for good by then */
 	files = open_files();
@@ -278,6 +298,7 @@ TEST(every_call_fails_once)
 			failed += fail_each(seed, step);
 	sys_injector = NULL;
 	report();
+	diag("%u compressed layers", compressed);
 	ok(failed > 100, "%u failures", failed);
 	ok(plan.done[SYS_CALL_SYNC] && plan.done[SYS_CALL_RENAME] && plan.done[SYS_CALL_WRITE_AT] &&
 		   plan.done[SYS_CALL_OPEN],

@@ -515,7 +515,7 @@ static bool same_content(const char *reader, const struct work_layer *layer,
 	return true;
 }
 
-/* A compressed layer is nothing for the second reader; qemu-img is the judge of these. */
+/* Without libzstd a compressed layer is nothing for the second reader. */
 static bool check_by_image(const char *directory, const struct work_layer *layer, char why[256])
 {
 	static unsigned char content[WORK_LENGTH];
@@ -680,4 +680,18 @@ bool work_holds(struct work *work, char why[256])
 	struct work_state *const states[] = { &work->state };
 
 	return check_open(work->store, work->directory, states, 1, why) == 0;
+}
+
+static int count_compressed(const struct cow_layer_info *info, void *context)
+{
+	*(unsigned *)context += (info->flags & COW_LAYER_COMPRESSED) != 0;
+	return 0;
+}
+
+unsigned work_compressed(const struct work *work)
+{
+	unsigned count = 0;
+
+	(void)cow_store_list(work->store, count_compressed, &count);
+	return count;
 }

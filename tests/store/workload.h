@@ -110,4 +110,7 @@ int work_check(const char *directory, struct work_state *const states[], size_t 
 /* Whether the store, as it is open now, holds what it should. */
 bool work_holds(struct work *work, char why[256]);
 
+/* How many of its layers are compressed. */
+unsigned work_compressed(const struct work *work);
+
 #endif
