@@ -2,9 +2,9 @@
 /*
  * What the parts of `cow ps` hand to each other: a selection of processes, and what was found.
  *
- *	selection.c  which processes               measure.c  who measures them, and how well
- *	pages.c      page tables -> leaves                frames.c   leaves -> sums over frames
- *	strata.c     a sample's sums -> estimates         print.c    text and JSON
+ *	selection.c  which processes               measure.c  what they have; see measure.h
+ *	pages.c      page tables -> leaves         frames.c   leaves -> sums over frames
+ *	strata.c     a sample's sums -> estimates  print.c    text and JSON
  *
  * Unknown values are PS_UNKNOWN: "-" in the text, null in JSON.
  */
