@@ -589,7 +589,7 @@ static void measure_backup(sqlite3 *source, int times)
 	samples_free(&took);
 }
 
-static bool run_shell(const char *format, ...)
+__attribute__((format(printf, 1, 2))) static bool run_shell(const char *format, ...)
 {
 	char command[1024];
 	va_list arguments;
@@ -597,7 +597,7 @@ static bool run_shell(const char *format, ...)
 	va_start(arguments, format);
 	vsnprintf(command, sizeof(command), format, arguments);
 	va_end(arguments);
-	return system(command) == 0; /* NOLINT(cert-env33-c): of a benchmark, on its own files */
+	return system(command) == 0;
 }
 
 /* cp --reflink needs a file system that can: an XFS image, where root may mount one. */

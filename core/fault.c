@@ -315,13 +315,13 @@ static int open_page(struct space *space, uint64_t page, struct entry *entry, ui
 	uint64_t epoch = atomic_load_explicit(&space->epoch, memory_order_relaxed);
 	bool first = state_epoch(state) < epoch;
 	bool needed = first && somebody_reads(space, page, state);
-	struct block run = { page, page + 1 };
+	struct block run;
 	int kept = 1;
 	int r;
 
 	r = bring_in(space, page, state, flags);
 	if (MUTANT("unprotect-before-keep"))
-		unprotect(space, run);
+		unprotect(space, (struct block){ page, page + 1 });
 	if (r == 0 && needed && !MUTANT("open-before-keep") && !MUTANT("version-after-state"))
 		r = kept = keep(space, page, entry, state, !(flags & FAULT_SPARE));
 	if (r < 0) {
@@ -332,7 +332,7 @@ static int open_page(struct space *space, uint64_t page, struct entry *entry, ui
 	if (first || !space_present(space, state))
 		count_fault(space, first, space_present(space, state), kept == 0);
 	if (MUTANT("unprotect-before-settle"))
-		unprotect(space, run);
+		unprotect(space, (struct block){ page, page + 1 });
 	announce(space, entry, state_make(epoch, PAGE_PRESENT));
 	if (needed && MUTANT("version-after-state"))
 		keep(space, page, entry, state, true);

@@ -93,13 +93,13 @@ check_analyzer() {
 }
 
 # The analyzer takes ten times as long as all other checks of clang-tidy, and what a test leaves
-# behind at its end is nothing to be told of.
+# behind at its end is nothing to be told of. A test may run a shell.
 check_tidy() {
 	set -- clang-tidy -p "$once" --quiet --extra-arg=-Wno-unknown-warning-option \
 		--extra-arg=-Wno-unused-command-line-argument
 	status=0
 	each_unit "$installed" "$@" || status=1
-	each_unit '^(bpf|tests|bench|fuzz|examples)/' "$@" --checks='-clang-analyzer-*' || status=1
+	each_unit '^(bpf|tests|bench|fuzz|examples)/' "$@" --checks='-clang-analyzer-*,-cert-env33-c' || status=1
 	return $status
 }
 

@@ -340,7 +340,7 @@ int layer_read_clusters(struct layer *layer, uint64_t offset, uint64_t count, vo
 				continue;
 			store_complain(layer->store, layer->name,
 				       "damaged or modified: the checksum at byte %llu is wrong",
-				       (unsigned long long)(offset + (done + i) * CLUSTER));
+				       (unsigned long long)offset + (done + i) * CLUSTER);
 			r = -EUCLEAN;
 		}
 		done += some;

@@ -207,8 +207,9 @@ static int verify_locked(struct verify *verify, const char *name)
 	struct layer_id id;
 	int r = name ? store_resolve(verify->store, name, &id) : 0;
 
-	if (r == 0)
-		r = index_build(verify->store, &index);
+	if (r < 0)
+		return r;
+	r = index_build(verify->store, &index);
 	if (r < 0)
 		return r;
 	if (name)

@@ -325,7 +325,7 @@ static void count_leaves(struct frame_set *set)
 
 static uint64_t flag(enum frame_flag kind, bool holds)
 {
-	return (uint64_t)holds << kind * FLAG_BITS;
+	return holds ? UINT64_C(1) << kind * FLAG_BITS : 0;
 }
 
 static uint32_t flag_sum(uint64_t flags, enum frame_flag kind)

@@ -123,7 +123,7 @@ TEST(the_next_save_is_incremental)
 	for (uint64_t page = 0; page < PAGES; page += 500)
 		put(region, page, 9);
 	for (uint64_t page = 0; page < PAGES; page += 10)
-		ok(page_of(region, page)[0] != 0x100, "a look");
+		(void)((const volatile unsigned char *)page_of(region, page))[0];
 	is_errno(save(store, region, NULL, id), 0, "it is saved");
 	is_errno(cow_store_get_info(store, id, &info), 0, "what it is");
 	is_str(info.parent, ids[1], "its parent");
