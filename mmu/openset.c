@@ -53,6 +53,7 @@ void openset_add_run(struct openset *set, uint64_t first, uint64_t count)
 	while (count > 0) {
 		uint64_t piece = 64 - first % 64 < count ? 64 - first % 64 : count;
 
+		/* cppcheck-suppress shiftTooManyBits ; a piece has a page at least */
 		add_bits(set, first / 64, (~(uint64_t)0 >> (64 - piece)) << (first % 64));
 		first += piece;
 		count -= piece;
@@ -73,9 +74,10 @@ void openset_remove(struct openset *set, uint64_t page)
  * word that this one emptied. */
 void openset_take(struct openset *set, uint64_t word, unsigned count, uint64_t ret_bits[])
 {
-	uint64_t bits = (~(uint64_t)0 >> (64 - count)) << (word % 64);
+	uint64_t bits;
 
 	assert(count > 0 && word % 64 + count <= 64);
+	bits = (~(uint64_t)0 >> (64 - count)) << (word % 64);
 	if (set->height > 1 && (atomic_load(&set->levels[1][word / 64]) & bits))
 		atomic_fetch_and(&set->levels[1][word / 64], ~bits);
 	for (unsigned i = 0; i < count; i++)

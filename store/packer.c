@@ -309,11 +309,12 @@ static uint16_t uses_of(const struct packer *packer, uint64_t cluster, const str
 static int write_refcounts(struct packer *packer, const struct needed *needed)
 {
 	unsigned char *table = sys_alloc_array(needed->blocks + 1, PACKED_CLUSTER);
-	unsigned char *blocks = table + PACKED_CLUSTER;
+	unsigned char *blocks;
 	int r;
 
 	if (!table)
 		return -ENOMEM;
+	blocks = table + PACKED_CLUSTER;
 	for (uint64_t i = 0; i < needed->blocks; i++)
 		put_be64(table + i * 8, (packer->layout.refcount_blocks + i) * PACKED_CLUSTER);
 	for (uint64_t i = 0; i < needed->end; i++)

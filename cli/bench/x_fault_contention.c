@@ -54,7 +54,7 @@ static double faults_per_second(size_t count, uint64_t start)
 
 static double run_threads(struct bench *bench, size_t count)
 {
-	pthread_t threads[THREADS_MAX];
+	pthread_t threads[THREADS_MAX] = { 0 };
 	size_t started, i;
 	uint64_t start;
 

@@ -166,7 +166,7 @@ int pages_open(const struct page_world *world, struct page_reader *reader, int p
 	/* First: what is opened is this address space, also when exec gives it another. */
 	opening.source.pagemap = openat(process, "pagemap", O_RDONLY | O_CLOEXEC);
 	if (opening.source.pagemap < 0)
-		return -errno;
+		return -errno; /* cppcheck-suppress memleak ; of nothing yet */
 	error = proc_read_at(world->root, process, by_smaps ? "smaps" : "maps", &reader->text,
 			     &text);
 	if (!error)
