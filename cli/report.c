@@ -230,7 +230,7 @@ static int write_file(const char *path, const char *text)
 	return error;
 }
 
-bool report_write_text(const char *text, const char *path)
+static bool write_text(const char *text, const char *path)
 {
 	int error = write_file(path, text);
 
@@ -251,8 +251,24 @@ bool report_write(json_object *report, const char *path)
 	}
 	if (asprintf(&text, "%s\n", json) < 0)
 		text = must(NULL);
-	written = report_write_text(text, path);
+	written = write_text(text, path);
 	free(text);
+	return written;
+}
+
+void report_text_begin(struct report_text *text)
+{
+	*text = (struct report_text){ 0 };
+	text->out = must(open_memstream(&text->text, &text->length));
+}
+
+bool report_text_end(struct report_text *text, const char *path)
+{
+	bool written;
+
+	must(fclose(text->out) == 0 ? text->text : NULL);
+	written = write_text(text->text, path);
+	free(text->text);
 	return written;
 }
 

@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include <json-c/json_object.h>
 
@@ -38,8 +39,14 @@ json_object *report_add_array(json_object *to, const char *key);
  */
 bool report_write(json_object *report, const char *path);
 
-/* The same for a text of any other kind, to a file. */
-bool report_write_text(const char *text, const char *path);
+/* The same for a text of any other kind, to a file: begun, printed to out, and ended. */
+struct report_text {
+	FILE *out;
+	char *text;
+	size_t length;
+};
+void report_text_begin(struct report_text *text);
+bool report_text_end(struct report_text *text, const char *path);
 
 /* Whether report_write() may work later, so that a long run does not end in vain. As above. */
 bool report_check_path(const char *path);

@@ -184,15 +184,27 @@ json_object *document_find(json_object *object, const char *array, const char *k
 	return NULL;
 }
 
+const char *document_verdict(json_object *part)
+{
+	const char *verdict = document_string(part, "verdict");
+
+	return verdict ? verdict : "not judged";
+}
+
 const char *document_outcome(json_object *experiment)
 {
-	const char *verdict = document_string(experiment, "verdict");
-
 	if (document_string(experiment, "failed"))
 		return "failed";
 	if (document_string(experiment, "skipped"))
 		return "skipped";
-	return verdict ? verdict : "not judged";
+	return document_verdict(experiment);
+}
+
+const char *document_why(json_object *experiment)
+{
+	const char *failed = document_string(experiment, "failed");
+
+	return failed ? failed : document_text(experiment, "skipped");
 }
 
 bool document_is_failure(json_object *experiment)

@@ -67,8 +67,11 @@ void documents_each_experiment(const struct documents *documents,
 void across_each(const struct across *across, const char *array, const char *key,
 		 void (*visit)(const struct across *element, void *context), void *context);
 
-/* "holds", "skipped", "failed", "not judged" */
+/* "holds", "skipped", "failed", "not judged"; and why it was skipped or failed, or "". */
 const char *document_outcome(json_object *experiment);
+const char *document_why(json_object *experiment);
+/* Of a part of the claim: "not judged" where there is none. */
+const char *document_verdict(json_object *part);
 
 /* Whether it failed, or a check of it does not hold. */
 bool document_is_failure(json_object *experiment);

@@ -63,58 +63,38 @@ static const char *outcome_class(const char *outcome)
 
 struct table_of {
 	FILE *out;
-	bool spread; /* some row has samples, and there is one document */
+	bool spread;
 };
-
-static void look_for_spread(const struct across *row, void *context)
-{
-	struct table_of *table = context;
-
-	table->spread |= row->count == 1 && !row_is_single(row->first);
-}
 
 static void put_row(const struct across *row, void *context)
 {
 	const struct table_of *table = context;
-	const char *skipped = document_text(row->first, "skipped");
 	char text[BENCH_FIGURE_LENGTH];
-	size_t i;
+	unsigned int i;
 
 	fputs("<tr>", table->out);
 	put_element(table->out, "th", NULL, document_text(row->first, "label"));
 	for (i = 0; i < row->count; i++)
 		put_element(table->out, "td", "figure", row_figure(row->at[i], "median", text));
-	if (table->spread) {
-		bool single = row_is_single(row->first);
-
-		put_element(table->out, "td", "spread",
-			    single ? "" : row_figure(row->first, "min", text));
-		put_element(table->out, "td", "spread",
-			    single ? "" : row_figure(row->first, "max", text));
-		put_element(table->out, "td", "spread",
-			    single ? "" : row_figure(row->first, "sigma", text));
-	}
-	put_element(table->out, "td", "said",
-		    skipped[0] ? skipped : document_text(row->first, "text"));
+	for (i = 0; table->spread && i < SPREADS; i++)
+		put_element(table->out, "td", "spread", row_spread(row->first, i, text));
+	put_element(table->out, "td", "said", row_text(row->first));
 	fputs("</tr>\n", table->out);
 }
 
 static void put_rows(const struct documents *documents, const struct across *experiment, FILE *out)
 {
-	struct table_of table = { .out = out };
+	struct table_of table = { out, rows_have_spread(experiment) };
 	size_t i;
 
-	across_each(experiment, "rows", "key", look_for_spread, &table);
 	fputs("<div class=\"scroll\"><table><thead><tr><th></th>", out);
 	for (i = 0; i < documents->count; i++)
 		put_element(out, "th", "figure",
 			    documents->count > 1 ? documents->labels[i] :
 			    table.spread         ? "median" :
 						   "measured");
-	if (table.spread)
-		fputs("<th class=\"spread\">min</th><th class=\"spread\">max</th>"
-		      "<th class=\"spread\">sigma</th>",
-		      out);
+	for (i = 0; table.spread && i < SPREADS; i++)
+		put_element(out, "th", "spread", spread_names[i]);
 	fputs("<th class=\"said\">the text says</th></tr></thead><tbody>\n", out);
 	across_each(experiment, "rows", "key", put_row, &table);
 	fputs("</tbody></table></div>\n", out);
@@ -129,9 +109,8 @@ static void put_parts(json_object *experiment, FILE *out)
 	fputs("<ul class=\"parts\">\n", out);
 	for (i = 0; i < document_count(experiment, "parts"); i++) {
 		json_object *part = document_element(experiment, "parts", i);
-		const char *verdict = document_string(part, "verdict");
+		const char *verdict = document_verdict(part);
 
-		verdict = verdict ? verdict : "not judged";
 		fputs("<li>", out);
 		put_element(out, "span", outcome_class(verdict), verdict);
 		fputs(" ", out);
@@ -170,16 +149,14 @@ static void put_outcome(const struct documents *documents, const struct across *
 			size_t i, FILE *out)
 {
 	const char *outcome = document_outcome(experiment->at[i]);
-	const char *why = document_string(experiment->at[i], "skipped");
 
-	why = why ? why : document_text(experiment->at[i], "failed");
 	fputs("<p>", out);
 	if (documents->count > 1)
 		put_element(out, "b", NULL, documents->labels[i]);
 	fputs(" ", out);
 	put_element(out, "span", outcome_class(outcome), outcome);
 	fputs(" ", out);
-	put(out, why);
+	put(out, document_why(experiment->at[i]));
 	fputs("</p>\n", out);
 	put_parts(experiment->at[i], out);
 	put_notes(experiment->at[i], out);
@@ -338,24 +315,18 @@ static bool make_directory(const char *directory)
 
 bool write_html(const struct documents *documents, const char *directory)
 {
-	char path[PATH_MAX], *text = NULL;
-	size_t length;
-	FILE *out;
-	bool written;
+	struct report_text page;
+	char path[PATH_MAX];
 
 	if (snprintf(path, sizeof(path), "%s/index.html", directory) >= (int)sizeof(path)) {
 		complain("--html: %s is too long a path", directory);
 		return false;
 	}
-	out = open_memstream(&text, &length);
-	if (!out) {
-		complain("out of memory");
-		exit(1);
-	}
-	put_head(documents, out);
-	documents_each_experiment(documents, put_experiment, out);
-	put_data(documents, out);
-	written = fclose(out) == 0 && make_directory(directory) && report_write_text(text, path);
-	free(text);
-	return written;
+	if (!make_directory(directory))
+		return false;
+	report_text_begin(&page);
+	put_head(documents, page.out);
+	documents_each_experiment(documents, put_experiment, page.out);
+	put_data(documents, page.out);
+	return report_text_end(&page, path);
 }

@@ -37,38 +37,35 @@ struct table_of {
 static void put_row(const struct across *row, void *context)
 {
 	const struct table_of *table = context;
-	const char *skipped = document_text(row->first, "skipped");
 	char text[BENCH_FIGURE_LENGTH];
-	size_t i;
+	unsigned int i;
 
 	fputs("|", table->out);
 	put_cell(table->out, document_text(row->first, "label"));
 	for (i = 0; i < row->count; i++)
 		put_cell(table->out, row_figure(row->at[i], "median", text));
-	if (table->spread) {
-		bool single = row_is_single(row->first);
-
-		put_cell(table->out, single ? "" : row_figure(row->first, "sigma", text));
-		put_cell(table->out, single ? "" : row_figure(row->first, "min", text));
-		put_cell(table->out, single ? "" : row_figure(row->first, "max", text));
-	}
-	put_cell(table->out, skipped[0] ? skipped : document_text(row->first, "text"));
+	for (i = 0; table->spread && i < SPREADS; i++)
+		put_cell(table->out, row_spread(row->first, i, text));
+	put_cell(table->out, row_text(row->first));
 	fputc('\n', table->out);
 }
 
 static void put_rows(const struct documents *documents, const struct across *experiment, FILE *out)
 {
-	struct table_of table = { out, documents->count == 1 };
-	size_t i, columns = documents->count + (table.spread ? 4 : 1);
+	struct table_of table = { out, rows_have_spread(experiment) };
+	size_t i, figures = documents->count + (table.spread ? SPREADS : 0);
 
 	fputs("\n| |", out);
 	for (i = 0; i < documents->count; i++)
-		put_cell(out, documents->count > 1 ? documents->labels[i] : "median");
-	fputs(table.spread ? " sigma | min | max |" : "", out);
+		put_cell(out, documents->count > 1 ? documents->labels[i] :
+			      table.spread         ? "median" :
+						     "measured");
+	for (i = 0; table.spread && i < SPREADS; i++)
+		put_cell(out, spread_names[i]);
 	fputs(" the text says |\n|---|", out);
-	for (i = 0; i < columns; i++)
-		fputs(i + 1 < columns ? "---:|" : "---|", out);
-	fputc('\n', out);
+	for (i = 0; i < figures; i++)
+		fputs("---:|", out);
+	fputs("---|\n", out);
 	across_each(experiment, "rows", "key", put_row, &table);
 }
 
@@ -78,9 +75,8 @@ static void put_parts(json_object *experiment, FILE *out)
 
 	for (i = 0; i < document_count(experiment, "parts"); i++) {
 		json_object *part = document_element(experiment, "parts", i);
-		const char *verdict = document_string(part, "verdict");
 
-		fprintf(out, "- **%s**: ", verdict ? verdict : "not judged");
+		fprintf(out, "- **%s**: ", document_verdict(part));
 		put(out, document_text(part, "claim"));
 		fputs(" -- ", out);
 		put(out, document_text(part, "reason"));
@@ -111,11 +107,10 @@ static void put_experiment(const struct documents *documents, const struct acros
 	if (document_count(experiment->first, "rows"))
 		put_rows(documents, experiment, out);
 	for (i = 0; i < experiment->count; i++) {
-		const char *why = document_string(experiment->at[i], "skipped");
+		const char *why = document_why(experiment->at[i]);
 
 		if (!experiment->at[i])
 			continue;
-		why = why ? why : document_text(experiment->at[i], "failed");
 		fputs("\n", out);
 		if (documents->count > 1)
 			fprintf(out, "%s: ", documents->labels[i]);
@@ -170,38 +165,14 @@ static void put_head(const struct documents *documents, FILE *out)
 	documents_each_experiment(documents, put_summary_row, out);
 }
 
-/* A stream into memory; the text is complete when it is closed. */
-static FILE *open_text(char **text, size_t *length)
-{
-	FILE *out = open_memstream(text, length);
-
-	if (!out) {
-		complain("out of memory");
-		exit(1);
-	}
-	return out;
-}
-
-static bool write_and_free(FILE *out, char **text, const char *path)
-{
-	bool written = fclose(out) == 0;
-
-	if (!written)
-		complain("out of memory");
-	written = written && report_write_text(*text, path);
-	free(*text);
-	return written;
-}
-
 bool write_markdown(const struct documents *documents, const char *path)
 {
-	char *text;
-	size_t length;
-	FILE *out = open_text(&text, &length);
+	struct report_text text;
 
-	put_head(documents, out);
-	documents_each_experiment(documents, put_experiment, out);
-	return write_and_free(out, &text, path);
+	report_text_begin(&text);
+	put_head(documents, text.out);
+	documents_each_experiment(documents, put_experiment, text.out);
+	return report_text_end(&text, path);
 }
 
 /* --- CSV --- */
@@ -254,15 +225,16 @@ static void put_csv_rows(const char *label, json_object *experiment, FILE *out)
 
 bool write_csv(const struct documents *documents, const char *path)
 {
-	char *text;
-	size_t length, i, j;
-	FILE *out = open_text(&text, &length);
+	struct report_text text;
+	size_t i, j;
 
-	fputs("kernel,experiment,verdict,key,label,unit,n,", out);
-	fputs("median,mean,sigma,min,max,text,skipped\r\n", out);
+	report_text_begin(&text);
+	fputs("kernel,experiment,verdict,key,label,unit,n,", text.out);
+	fputs("median,mean,sigma,min,max,text,skipped\r\n", text.out);
 	for (i = 0; i < documents->count; i++)
 		for (j = 0; j < document_count(documents->at[i], "experiments"); j++)
 			put_csv_rows(documents->labels[i],
-				     document_element(documents->at[i], "experiments", j), out);
-	return write_and_free(out, &text, path);
+				     document_element(documents->at[i], "experiments", j),
+				     text.out);
+	return report_text_end(&text, path);
 }

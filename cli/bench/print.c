@@ -23,11 +23,40 @@ const char *row_figure(json_object *row, const char *member, char text[BENCH_FIG
 	return bench_format(text, bench_unit_find(document_text(row, "unit")), value);
 }
 
-bool row_is_single(json_object *row)
+static bool is_single(json_object *row)
 {
 	double n = document_number(row, "n");
 
 	return isnan(n) || n < 2;
+}
+
+const char *const spread_names[SPREADS] = { "mean", "sigma", "min", "max" };
+
+static void look_for_spread(const struct across *row, void *context)
+{
+	bool *spread = context;
+
+	*spread |= row->count == 1 && !is_single(row->first);
+}
+
+bool rows_have_spread(const struct across *experiment)
+{
+	bool spread = false;
+
+	across_each(experiment, "rows", "key", look_for_spread, &spread);
+	return spread;
+}
+
+const char *row_spread(json_object *row, unsigned int i, char text[BENCH_FIGURE_LENGTH])
+{
+	return is_single(row) ? "" : row_figure(row, spread_names[i], text);
+}
+
+const char *row_text(json_object *row)
+{
+	const char *skipped = document_text(row, "skipped");
+
+	return skipped[0] ? skipped : document_text(row, "text");
 }
 
 static const char *bytes_of(json_object *object, const char *key, char text[UNIT_LENGTH])
@@ -124,51 +153,31 @@ static enum style outcome_style(const char *outcome)
 
 struct columns {
 	struct table *table;
-	bool spread; /* some row has samples; of one document */
+	bool spread;
 };
-
-static void add_spread(struct table *table, json_object *row)
-{
-	char low[BENCH_FIGURE_LENGTH], high[BENCH_FIGURE_LENGTH], text[BENCH_FIGURE_LENGTH];
-	bool single = row_is_single(row);
-
-	table_cell(table, STYLE_NONE, "%s", single ? "" : row_figure(row, "mean", text));
-	table_cell(table, STYLE_DIM, "%s", single ? "" : row_figure(row, "sigma", text));
-	table_cell(table, STYLE_DIM, "%s", single ? "" : row_figure(row, "min", low));
-	table_cell(table, STYLE_DIM, "%s", single ? "" : row_figure(row, "max", high));
-}
 
 static void add_row(const struct across *row, void *context)
 {
 	const struct columns *columns = context;
-	const char *skipped = document_text(row->first, "skipped");
 	char figure[BENCH_FIGURE_LENGTH];
-	size_t i;
+	unsigned int i;
 
 	table_cell(columns->table, STYLE_NONE, "  %s", document_text(row->first, "label"));
 	for (i = 0; i < row->count; i++)
 		table_cell(columns->table, STYLE_BOLD, "%s",
 			   row_figure(row->at[i], "median", figure));
-	if (columns->spread)
-		add_spread(columns->table, row->first);
-	table_cell(columns->table, STYLE_DIM, "%s%s", skipped[0] ? "skipped: " : "",
-		   skipped[0] ? skipped : document_text(row->first, "text"));
-}
-
-static void look_for_spread(const struct across *row, void *context)
-{
-	struct columns *columns = context;
-
-	columns->spread |= row->count == 1 && !row_is_single(row->first);
+	for (i = 0; columns->spread && i < SPREADS; i++)
+		table_cell(columns->table, STYLE_DIM, "%s", row_spread(row->first, i, figure));
+	table_cell(columns->table, STYLE_DIM, "%s%s",
+		   document_string(row->first, "skipped") ? "skipped: " : "", row_text(row->first));
 }
 
 static void print_rows(const struct documents *documents, const struct across *experiment)
 {
-	struct table_column titles[DOCUMENTS_MAX + 6] = { { "", false } };
-	struct columns columns = { 0 };
+	struct table_column titles[DOCUMENTS_MAX + SPREADS + 2] = { { "", false } };
+	struct columns columns = { .spread = rows_have_spread(experiment) };
 	size_t i, count = 1;
 
-	across_each(experiment, "rows", "key", look_for_spread, &columns);
 	for (i = 0; i < documents->count; i++)
 		titles[count++] = (struct table_column){
 			documents->count > 1 ? documents->labels[i] :
@@ -176,12 +185,8 @@ static void print_rows(const struct documents *documents, const struct across *e
 					       "",
 			true,
 		};
-	if (columns.spread) {
-		titles[count++] = (struct table_column){ "mean", true };
-		titles[count++] = (struct table_column){ "sigma", true };
-		titles[count++] = (struct table_column){ "min", true };
-		titles[count++] = (struct table_column){ "max", true };
-	}
+	for (i = 0; columns.spread && i < SPREADS; i++)
+		titles[count++] = (struct table_column){ spread_names[i], true };
 	titles[count++] = (struct table_column){ "the text says", false };
 	columns.table = table_new(titles, count);
 	across_each(experiment, "rows", "key", add_row, &columns);
@@ -197,12 +202,11 @@ static void print_parts(json_object *experiment)
 
 	for (i = 0; i < document_count(experiment, "parts"); i++) {
 		json_object *part = document_element(experiment, "parts", i);
-		const char *verdict = document_string(part, "verdict");
+		const char *verdict = document_verdict(part);
 		char *text = print_line("%s: %s", document_text(part, "claim"),
 					document_text(part, "reason"));
 		char heading[32];
 
-		verdict = verdict ? verdict : "not judged";
 		snprintf(heading, sizeof(heading), "     %.20s", verdict);
 		print_wrapped(outcome_style(verdict), heading, text, 19);
 		free(text);
@@ -230,7 +234,7 @@ static void print_outcome(const struct documents *documents, const struct across
 	size_t i;
 
 	for (i = 0; i < experiment->count; i++) {
-		const char *outcome = document_outcome(experiment->at[i]);
+		const char *outcome = document_outcome(experiment->at[i]), *why;
 
 		if (!experiment->at[i])
 			continue;
@@ -239,11 +243,8 @@ static void print_outcome(const struct documents *documents, const struct across
 		print_said(experiment->at[i]);
 		printf("  => %s%s%s", style(stdout, outcome_style(outcome)), outcome,
 		       style(stdout, STYLE_NONE));
-		if (document_string(experiment->at[i], "failed"))
-			printf(": %s", document_text(experiment->at[i], "failed"));
-		if (document_string(experiment->at[i], "skipped"))
-			printf(": %s", document_text(experiment->at[i], "skipped"));
-		putchar('\n');
+		why = document_why(experiment->at[i]);
+		printf("%s%s\n", why[0] ? ": " : "", why);
 		print_parts(experiment->at[i]);
 	}
 }

@@ -27,7 +27,14 @@ const char *row_figure(json_object *row, const char *member, char text[BENCH_FIG
 char *machine_line(json_object *document);
 /* "quick, 5 runs after 1 warm-up, seed 1, ..." */
 char *settings_line(json_object *document);
-/* Whether a row has one figure only, or none. */
-bool row_is_single(json_object *row);
+
+/* Columns for the spread stand behind the median's: of one document, where a row has samples. */
+#define SPREADS 4u
+extern const char *const spread_names[SPREADS]; /* members of a row, and titles */
+bool rows_have_spread(const struct across *experiment);
+/* "" where a row has one figure only. */
+const char *row_spread(json_object *row, unsigned int i, char text[BENCH_FIGURE_LENGTH]);
+/* The text's figure, or why there is none of ours. */
+const char *row_text(json_object *row);
 
 #endif

@@ -274,20 +274,9 @@ static void draw(FILE *out, const struct walk *walk)
 
 bool walk_draw(const struct walk *walk, const char *path)
 {
-	char *picture = NULL;
-	size_t length = 0;
-	bool written = false;
-	FILE *out = open_memstream(&picture, &length);
+	struct report_text picture;
 
-	if (!out) {
-		complain_errno(-errno, "cannot draw");
-		return false;
-	}
-	draw(out, walk);
-	if (fclose(out) == 0)
-		written = report_write_text(picture, path);
-	else
-		complain_errno(-errno, "cannot draw");
-	free(picture);
-	return written;
+	report_text_begin(&picture);
+	draw(picture.out, walk);
+	return report_text_end(&picture, path);
 }
