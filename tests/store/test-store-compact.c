@@ -198,45 +198,5 @@ TEST(what_is_named_is_not_deleted)
 	cow_store_close(store);
 }
 
-/* A thousand snapshots of a region that changes, each readable, in little memory. */
-TEST(a_thousand_snapshots)
-{
-	struct cow_region_options limited = explicit_options();
-	struct cow_store *store = open_store(quick_scratch(), COW_STORE_CREATE);
-	static struct cow_snapshot *snapshots[1000];
-	struct cow_save_options options = COW_SAVE_OPTIONS_INIT;
-	struct cow_region_stats stats;
-	struct cow_region *region;
-
-	limited.preimage_limit = 1 << 20;
-	region = new_region_with(4096, &limited);
-	options.flags = COW_SAVE_OFFLOAD;
-	for (uint64_t i = 0; i < 1000; i++) {
-		for (uint64_t n = 0; n < 20; n++)
-			put(region, (i * 37 + n * 101) % 4096, i);
-		snapshots[i] = take(region);
-		if (!is_errno(cow_store_save(store, snapshots[i], &options, NULL), 0, "save %llu",
-			      (unsigned long long)i))
-			return;
-		if (i % 100 == 99)
-			is_errno(cow_store_compact(store, NULL, NULL), 0, "compacted");
-	}
-	stats = stats_of(region);
-	ok(stats.preimage_bytes + stats.pool_bytes <= limited.preimage_limit, "the limit holds");
-	is_u64(stats.dropped_snapshots, 0, "given up");
-	for (uint64_t i = 0; i < 1000; i += 9) {
-		unsigned char got[PAGE], content[PAGE];
-		uint64_t page = (i * 37 + 5 * 101) % 4096;
-
-		make_content(content, page, i);
-		is_errno(cow_snapshot_read(snapshots[i], page * PAGE, got, PAGE), 0, "a read");
-		ok(memcmp(got, content, PAGE) == 0, "snapshot %llu", (unsigned long long)i);
-	}
-	for (unsigned i = 0; i < 1000; i++)
-		cow_snapshot_unref(snapshots[i]);
-	cow_region_free(region);
-	cow_store_close(store);
-}
-
 TAP_MAIN(CASE(deleted_layers_are_merged), CASE(deep_chains_are_cut), CASE(what_is_in_use_stays),
-	 CASE(what_is_named_is_not_deleted), CASE(a_thousand_snapshots))
+	 CASE(what_is_named_is_not_deleted))
