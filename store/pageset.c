@@ -84,18 +84,19 @@ static int add_base(struct pageset *set, struct space *space, struct snap **ret_
 	return 0;
 }
 
-static int collect(struct pageset *set, struct snap *snap, const uint64_t *since)
+static int collect(struct pageset *set, struct snap *snap, const struct pageset_since *since)
 {
 	int r = 0;
 
 	while (r == 0 && snap) {
-		struct collecting collecting = { set, snap, since ? *since : 0 };
+		bool last = since && snap == since->of;
+		struct collecting collecting = { set, snap, last ? since->epoch : 0 };
 		struct space *space = snap->space;
 		struct snap *below = NULL;
 
 		r = table_walk(&space->table, 0, space->pages, collecting.since, visit,
 			       &collecting);
-		if (r == 0 && !since)
+		if (r == 0 && !last)
 			r = add_base(set, space, &below);
 		snap = below;
 	}
@@ -116,7 +117,7 @@ static void count_slices(struct pageset *set, unsigned page_shift)
 	}
 }
 
-int pageset_collect(struct pageset *set, struct snap *snap, const uint64_t *since)
+int pageset_collect(struct pageset *set, struct snap *snap, const struct pageset_since *since)
 {
 	size_t words = (snap->space->pages + 63) / 64;
 	int r;

@@ -20,9 +20,15 @@ struct pageset {
 	uint64_t slices; /* of 2 MiB with a page in it */
 };
 
-/* The pages whose content, as the snapshot reads it, began after epoch *since; NULL: all that have
- * any. */
-int pageset_collect(struct pageset *set, struct snap *snap, const uint64_t *since);
+/* What a save is incremental on: an epoch of the snapshot's own region, or, in an explicit branch
+ * that has not been saved yet, of the region that one of its sources is of. */
+struct pageset_since {
+	const struct snap *of; /* the snapshot, or the source, that was cut at or after it */
+	uint64_t epoch;
+};
+
+/* The pages whose content, as the snapshot reads it, began after that; NULL: all that have any. */
+int pageset_collect(struct pageset *set, struct snap *snap, const struct pageset_since *since);
 void pageset_free(struct pageset *set);
 
 /* The first page at or after page that is in the set; set->pages: none. */

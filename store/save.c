@@ -34,6 +34,7 @@ struct save {
 	bool incremental;
 	bool consuming; /* begun, and to be ended */
 	struct mark parent;
+	struct pageset_since since; /* where the mark is from */
 	struct writer *writer;
 	struct pipe *pipe;
 	struct footer footer;
@@ -49,10 +50,10 @@ static int check_options(const struct cow_save_options *options)
 
 /* A mark whose layer is still there; what was lost of it is taken for a reason to save everything,
  * not to save nothing. */
-static bool find_parent(struct save *save)
+static bool find_mark(struct save *save, const struct cow_snapshot *snapshot)
 {
-	struct cow_region *region = save->snapshot->region;
-	uint64_t epoch = save->snapshot->snap.epoch, bytes;
+	struct cow_region *region = snapshot->region;
+	uint64_t epoch = snapshot->snap.epoch, bytes;
 	const struct mark *mark;
 	struct footer footer;
 
@@ -60,6 +61,7 @@ static bool find_parent(struct save *save)
 		if (layer_read_footer(save->store, &mark->id, &footer, &bytes) == 0 &&
 		    footer.sequence == mark->sequence) {
 			save->parent = *mark;
+			save->since = (struct pageset_since){ &snapshot->snap, mark->epoch };
 			return true;
 		}
 		if (mark->epoch == 0)
@@ -67,6 +69,26 @@ static bool find_parent(struct save *save)
 		epoch = mark->epoch - 1;
 	}
 	return false;
+}
+
+/* A branch that was not saved yet goes on from what its source was saved as. Only where it reads
+ * through the source: a branch under a trap has a window of its own, and what was written into that
+ * before the first cut cannot be told from what was not. */
+static bool find_parent(struct save *save)
+{
+	const struct cow_snapshot *snapshot = save->snapshot;
+
+	while (snapshot && !find_mark(save, snapshot))
+		snapshot = snapshot->region->space.base == BASE_SOURCE ? snapshot->region->source :
+									 NULL;
+	return snapshot != NULL;
+}
+
+/* The snapshot itself was saved already. */
+static bool is_saved(const struct save *save)
+{
+	return save->since.of == &save->snapshot->snap &&
+	       save->since.epoch == save->snapshot->snap.epoch;
 }
 
 static struct writer_config config_of(const struct save *save, const struct layer_id *id)
@@ -208,7 +230,7 @@ static int save_new(struct save *save, struct layer_id *ret_id)
 	int r;
 
 	r = pageset_collect(&save->set, &save->snapshot->snap,
-			    save->incremental ? &save->parent.epoch : NULL);
+			    save->incremental ? &save->since : NULL);
 	if (r == 0)
 		r = id_new(&mark.id);
 	if (r == 0 && (save->options.flags & COW_SAVE_CONSUME) && !is_offloaded(save)) {
@@ -239,7 +261,7 @@ static int save_locked(struct save *save, struct layer_id *ret_id)
 {
 	bool found = find_parent(save);
 
-	if (found && save->parent.epoch == save->snapshot->snap.epoch) {
+	if (found && is_saved(save)) {
 		int r = publish(save, &save->parent.id, 0);
 
 		if (r == 0) {

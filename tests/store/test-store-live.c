@@ -229,6 +229,72 @@ TEST(a_discarded_page_is_saved_as_zero)
 	cow_store_close(store);
 }
 
+static bool reads_as_region(struct cow_store *store, const char *id, struct cow_region *region)
+{
+	struct cow_restore_options options = COW_RESTORE_OPTIONS_INIT;
+	size_t length = cow_region_get_length(region);
+	unsigned char *a = malloc(length), *b = malloc(length);
+	struct cow_region *restored = NULL;
+	bool same;
+
+	options.trap = COW_TRAP_EXPLICIT;
+	same = a && b && cow_store_restore(store, id, &options, &restored) == 0 &&
+	       cow_region_read(region, 0, a, length) == 0 &&
+	       cow_region_read(restored, 0, b, length) == 0 && memcmp(a, b, length) == 0;
+	cow_region_free(restored);
+	free(a);
+	free(b);
+	return same;
+}
+
+/* Explicit ones read through their source, and go on from the layer that it, or something before
+ * it, was saved as. */
+TEST(a_branch_is_saved_on_its_source)
+{
+	struct cow_store *store = open_store(scratch(), COW_STORE_CREATE);
+	struct cow_region *region = new_region(2000), *branch = NULL, *second = NULL;
+	struct cow_region_options options = explicit_options();
+	struct cow_layer_info info = COW_LAYER_INFO_INIT;
+	char first[COW_ID_LENGTH], id[COW_ID_LENGTH];
+	struct cow_snapshot *snapshot, *of_branch;
+
+	for (uint64_t page = 0; page < 1500; page++)
+		put(region, page, 1);
+	is_errno(save(store, region, NULL, first), 0, "the region is saved");
+	for (uint64_t page = 0; page < 30; page++)
+		put(region, page * 40, 2);
+	snapshot = take(region);
+	is_errno(cow_snapshot_branch(snapshot, &options, &branch), 0,
+		 "a branch of what came later");
+	for (uint64_t page = 0; page < 20; page++)
+		put(branch, page * 90 + 7, 3);
+	is_errno(cow_region_discard(branch, 4 * PAGE, 3 * PAGE), 0, "some of it is discarded");
+	put(region, 3, 4); /* none of the branch's business */
+	of_branch = take(branch);
+	is_errno(cow_snapshot_branch(of_branch, &options, &second), 0, "a branch of the branch");
+	put(second, 1999, 5);
+	is_errno(save(store, second, NULL, id), 0, "that is saved");
+	is_errno(cow_store_get_info(store, id, &info), 0, "its layer");
+	ok(reads_as_region(store, id, second), "it reads as the branch of the branch");
+	if (TEST_TRAP == COW_TRAP_EXPLICIT) {
+		is_str(info.parent, first, "its parent");
+		is_u64(info.data_bytes, 51 * PAGE, "what changed since");
+		is_u64(info.zero_bytes, 3 * PAGE, "what was discarded");
+	}
+	is_errno(save(store, branch, NULL, id), 0, "the branch is saved");
+	ok(reads_as_region(store, id, branch), "it reads as the branch");
+	put(branch, 100, 6);
+	is_errno(save(store, branch, NULL, id), 0, "and again");
+	ok(reads_as_region(store, id, branch), "it reads as the branch");
+	is_errno(cow_store_verify(store, NULL, NULL, NULL, NULL), 0, "all checksums");
+	cow_region_free(second);
+	cow_snapshot_unref(of_branch);
+	cow_region_free(branch);
+	cow_snapshot_unref(snapshot);
+	cow_region_free(region);
+	cow_store_close(store);
+}
+
 TAP_MAIN(CASE(a_save_beside_writers_is_the_snapshot), CASE(an_offloaded_snapshot_costs_no_memory),
 	 CASE(a_consumed_snapshot_needs_no_room), CASE(a_save_that_is_stopped_leaves_nothing),
-	 CASE(a_discarded_page_is_saved_as_zero))
+	 CASE(a_discarded_page_is_saved_as_zero), CASE(a_branch_is_saved_on_its_source))
