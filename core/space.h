@@ -282,7 +282,7 @@ static inline unsigned char *space_page(const struct space *space, uint64_t page
  * live state. */
 static inline bool space_traps(const struct space *space)
 {
-	return space->mmu->ops->protect_open != NULL;
+	return space->mmu->traps;
 }
 
 /* Whether pages may lose their content to the base again; where they can be written unasked they

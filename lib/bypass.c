@@ -179,7 +179,7 @@ int bypass_new(struct cow_region *region)
 	if (!bypass)
 		return -ENOMEM;
 	*bypass = (struct bypass){
-		.mmu = { .ops = &bypass_ops },
+		.mmu = { .ops = &bypass_ops, .traps = space->mmu->traps },
 		.inner = space->mmu,
 		.region = region,
 		.bytes = space->pages * sizeof(bypass->sums[0]),

@@ -14,6 +14,7 @@
 #ifndef COW_MMU_MMU_H
 #define COW_MMU_MMU_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct mmu;
@@ -31,6 +32,7 @@ struct mmu_ops {
 
 struct mmu {
 	const struct mmu_ops *ops;
+	bool traps; /* the kernel protects the pages: stores go to them unasked */
 };
 
 /* No trap: the epoch test in the caller's bracket is the protection, so a cut has nothing to do. */

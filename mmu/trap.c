@@ -92,7 +92,7 @@ int trap_init(struct trap *trap, const struct trap_ops *ops, struct space *space
 	      const struct trap_policy *policy)
 {
 	*trap = (struct trap){
-		.mmu = { .ops = &trap_mmu_ops },
+		.mmu = { .ops = &trap_mmu_ops, .traps = true },
 		.ops = ops,
 		.space = space,
 		.policy = *policy,

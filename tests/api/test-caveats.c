@@ -213,6 +213,27 @@ TEST(no_false_alarms)
 	tear_down();
 }
 
+/* Of which most was never opened: it is read from the snapshot. */
+TEST(branches_are_looked_at_as_well)
+{
+	struct cow_region_options options = explicit_options();
+	struct cow_region *branch = NULL;
+	uint64_t pages = 99;
+
+	set_up(0);
+	cut();
+	options.flags = COW_REGION_CHECK;
+	is_errno(cow_snapshot_branch(w.snapshot, &options, &branch), 0, "branch");
+	is_int(live_page(branch, TARGET), 1, "the branch begins as the snapshot");
+	is_int(fill(branch, TARGET + 1, 5), 0, "write");
+	is_int(live_page(branch, TARGET + 1), 5, "what was written");
+	is_int(live_page(branch, TARGET), 1, "the page beside it");
+	is_errno(cow_region_check(branch, &pages), 0, "check");
+	is_u64(pages, 0, "nothing to be found");
+	cow_region_free(branch);
+	tear_down();
+}
+
 TEST(only_where_it_was_asked_for)
 {
 	struct cow_region *region = new_region(1);
@@ -488,8 +509,8 @@ TEST(stores_without_a_bracket)
 }
 
 TAP_MAIN(CASE(aliases_are_not_seen), CASE(a_cut_finds_it), CASE(opening_the_page_finds_it),
-	 CASE(no_false_alarms), CASE(only_where_it_was_asked_for), CASE(adopted_memory),
-	 CASE(pinned_pages_are_not_seen), CASE(pinned_pages_in_a_bracket),
-	 CASE(madvise_dontneed_is_not_seen), CASE(discard_is_what_to_use), CASE(mremap_is_not_seen),
-	 CASE(writes_through_proc_self_mem), CASE(writes_by_a_debugger),
-	 CASE(stores_without_a_bracket))
+	 CASE(no_false_alarms), CASE(branches_are_looked_at_as_well),
+	 CASE(only_where_it_was_asked_for), CASE(adopted_memory), CASE(pinned_pages_are_not_seen),
+	 CASE(pinned_pages_in_a_bracket), CASE(madvise_dontneed_is_not_seen),
+	 CASE(discard_is_what_to_use), CASE(mremap_is_not_seen), CASE(writes_through_proc_self_mem),
+	 CASE(writes_by_a_debugger), CASE(stores_without_a_bracket))
