@@ -56,6 +56,7 @@ while read -r name seconds; do
 	timeout -k 10 "$seconds" "$dash" "/plan/$name" >/output 2>&1 </dev/null 3>&-
 	status=$?
 	sed 's/^/ /' /output >&3
+	[ $status -lt 128 ] || dmesg | tail -n 5 | sed 's/^/ # the kernel: /' >&3
 	echo "@end $name $status $(($(date +%s) - begin))" >&3
 done </plan/list
 echo "@done" >&3

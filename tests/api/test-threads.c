@@ -404,15 +404,18 @@ static void *storm_branch(void *context)
 	return NULL;
 }
 
+/* What is merged needs no room: where there is a limit it has to be met all the same. */
 static void *storm_merge(void *context)
 {
+	useconds_t pause = storm.limited ? patience(1) * 20000 : 20;
+
 	(void)context;
 	while (storm.go) {
 		uint64_t bytes = 0;
 
 		storm.wrong += cow_region_merge(storm.region, &bytes) != 0;
 		storm.merged += bytes;
-		usleep(storm.limited ? 20000 : 20); /* what is merged needs no room */
+		usleep(pause);
 	}
 	return NULL;
 }
