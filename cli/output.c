@@ -85,6 +85,7 @@ void complain_errno(int error, const char *format, ...)
 
 bool output_finish(void)
 {
+	static bool told; /* by whoever wrote a report, before main() asks again */
 	/* An earlier write may have failed with the reason long gone: ask for a new one. */
 	bool lost = ferror(stdout);
 
@@ -93,6 +94,9 @@ bool output_finish(void)
 		lost = true;
 	if (!lost)
 		return true;
+	if (told)
+		return false;
+	told = true;
 	if (errno)
 		complain_errno(-errno, "cannot write the output");
 	else

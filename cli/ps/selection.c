@@ -50,10 +50,12 @@ static int list_processes(const struct proc_root *root, pid_t **ret_pids, struct
 	size_t count;
 	int error = proc_root_list(root, ret_pids, &count);
 
-	if (error) {
+	if (error == -ENOENT && root->captured)
+		complain("there is no proc/ in this tree; --sysroot takes the directory above it");
+	else if (error)
 		complain_errno(error, "cannot list the processes under proc/");
+	if (error)
 		return error;
-	}
 	result->processes = output_realloc(NULL, count * sizeof(*result->processes));
 	result->count = count;
 	return 0;

@@ -40,7 +40,7 @@ contains "$err" "cannot open $tmp/nowhere: No such file or directory" "a tree th
 mkdir "$tmp/empty"
 run "$COW" ps --sysroot "$tmp/empty"
 is "$status" 1 "a tree without proc/: exit status"
-contains "$err" "cannot list the processes under proc/" "a tree without proc/: message"
+contains "$err" "there is no proc/ in this tree" "a tree without proc/: message"
 
 # An ordinary tree.
 plain=$SOURCE_ROOT/tests/root/plain
