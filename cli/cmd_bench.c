@@ -77,7 +77,7 @@ static const struct command_option options[] = {
 		.name = "seed",
 		.type = OPTION_COUNT,
 		.argument = "N",
-		.help = "of random orders and contents (1)",
+		.help = "of random orders and contents",
 		.value.number = &seed,
 	},
 	{

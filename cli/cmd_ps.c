@@ -48,7 +48,7 @@ static const struct command_option options[] = {
 		.name = "sample-pages",
 		.type = OPTION_COUNT,
 		.argument = "N",
-		.help = "with --fast: how many pages to look at (650000)",
+		.help = "with --fast: how many pages to look at",
 		.value.number = &sample_pages,
 		.min = 1,
 	},

@@ -120,7 +120,8 @@ static const char *format_default(const struct command_option *option, char *tex
 			snprintf(text, size, " (default: %s)", *option->value.string);
 		break;
 	case OPTION_COUNT:
-		if (*option->value.number)
+		/* UINT64_MAX: not given, where 0 is a choice. */
+		if (*option->value.number && *option->value.number != UINT64_MAX)
 			snprintf(text, size, " (default: %" PRIu64 ")", *option->value.number);
 		break;
 	case OPTION_SIZE:

@@ -205,8 +205,19 @@ static const struct command_option *find_option(const struct command *command, s
 	return search.found;
 }
 
+static const char *format_value(char text[UNIT_LENGTH], enum option_type type, uint64_t value)
+{
+	if (type == OPTION_SIZE)
+		return format_bytes(text, value);
+	if (type == OPTION_DURATION)
+		return format_ns(text, value);
+	snprintf(text, UNIT_LENGTH, "%" PRIu64, value);
+	return text;
+}
+
 static void complain_value(const struct command_option *option, const char *text, int error)
 {
+	char least[UNIT_LENGTH], most[UNIT_LENGTH];
 	static const char *const examples[] = {
 		[OPTION_COUNT] = "give a number such as 500, 10k or 2M",
 		[OPTION_SIZE] = "give a size such as 4096, 64k or 1.5G",
@@ -214,8 +225,9 @@ static void complain_value(const struct command_option *option, const char *text
 	};
 
 	if (error == -ERANGE && option->max)
-		complain("--%s: '%s' is out of range; give %" PRIu64 " to %" PRIu64, option->name,
-			 text, option->min, option->max);
+		complain("--%s: '%s' is out of range; give %s to %s", option->name, text,
+			 format_value(least, option->type, option->min),
+			 format_value(most, option->type, option->max));
 	else if (error == -ERANGE)
 		complain("--%s: '%s' is out of range; %s", option->name, text,
 			 examples[option->type]);
