@@ -17,25 +17,17 @@
 #include "cli/stat/processes.h"
 #include "cli/stat/perf_source.h"
 #include "cli/stat/ring.h"
-#include "cli/stat/tracefs.h"
 
-#define NEWTASK "task/task_newtask"
-#define ENTER   "raw_syscalls/sys_enter"
-#define LEAVE   "raw_syscalls/sys_exit"
-
-/* clone, fork, vfork, clone3 of x86-64. */
-#define MAKES_TASK "id == 56 || id == 57 || id == 58 || id == 435"
-
-static int open_event(struct perf_event_attr *attr, pid_t pid, int cpu)
+int perf_open_event(struct perf_event_attr *attr, pid_t pid, int cpu, int group)
 {
 	long fd;
 
 	attr->size = sizeof(*attr);
-	fd = syscall(SYS_perf_event_open, attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+	fd = syscall(SYS_perf_event_open, attr, pid, cpu, group, PERF_FLAG_FD_CLOEXEC);
 	return fd < 0 ? -errno : (int)fd;
 }
 
-static void keep_fd(int **fds, size_t *count, int fd)
+void perf_keep_fd(int **fds, size_t *count, int fd)
 {
 	*fds = output_realloc(*fds, (*count + 1) * sizeof(int));
 	(*fds)[(*count)++] = fd;
@@ -43,7 +35,7 @@ static void keep_fd(int **fds, size_t *count, int fd)
 
 /* --- records --- */
 
-static struct perf_event_attr record_attr(void)
+struct perf_event_attr perf_record_attr(void)
 {
 	struct perf_event_attr attr = {
 		.type = PERF_TYPE_SOFTWARE,
@@ -56,7 +48,7 @@ static struct perf_event_attr record_attr(void)
 		.use_clockid = 1,
 		.clockid = CLOCK_MONOTONIC,
 		.watermark = 1,
-		.wakeup_watermark = 1 << 30,
+		.wakeup_watermark = RING_WATERMARK,
 		.exclude_kernel = 1,
 	};
 
@@ -65,17 +57,17 @@ static struct perf_event_attr record_attr(void)
 
 static int open_ring(struct perf_source *source, struct perf_event_attr *attr, pid_t pid, int cpu)
 {
-	int fd = open_event(attr, pid, cpu);
+	int fd = perf_open_event(attr, pid, cpu, -1);
 
 	if (fd < 0)
 		return fd == -ENODEV ? 0 : fd; /* a processor that is offline */
-	keep_fd(&source->fds, &source->fd_count, fd);
+	perf_keep_fd(&source->fds, &source->fd_count, fd);
 	return rings_add(source->rings, fd, cpu);
 }
 
 static int open_records_of_system(struct perf_source *source)
 {
-	struct perf_event_attr attr = record_attr();
+	struct perf_event_attr attr = perf_record_attr();
 	int cpus = (int)sysconf(_SC_NPROCESSORS_CONF), cpu, error = 0;
 
 	for (cpu = 0; cpu < cpus && !error; cpu++)
@@ -87,7 +79,7 @@ static int open_records_of_system(struct perf_source *source)
 /* A ring that is inherited has to belong to one processor. */
 static int open_records_of(struct perf_source *source, pid_t pid)
 {
-	struct perf_event_attr attr = record_attr();
+	struct perf_event_attr attr = perf_record_attr();
 	int cpus = (int)sysconf(_SC_NPROCESSORS_CONF), cpu, error;
 	size_t count, i;
 	pid_t *threads;
@@ -125,13 +117,13 @@ static int add_counter_fd(struct counter *counter, const struct perf_event_attr 
 			  const char *filter, pid_t pid, int cpu)
 {
 	struct perf_event_attr copy = *attr;
-	int fd = open_event(&copy, pid, cpu);
+	int fd = perf_open_event(&copy, pid, cpu, -1);
 
 	if (fd == -ENODEV)
 		return 0;
 	if (fd < 0)
 		return fd;
-	keep_fd(&counter->fds, &counter->count, fd);
+	perf_keep_fd(&counter->fds, &counter->count, fd);
 	if (filter && ioctl(fd, PERF_EVENT_IOC_SET_FILTER, filter) < 0)
 		return -errno;
 	return 0;
@@ -233,102 +225,6 @@ static int open_fault_counters(struct session *session)
 	return add_fault_counters(session);
 }
 
-/* --- tracepoints --- */
-
-/* Bits of the error code: 1 the page was present, 2 a write, 4 in user mode. */
-static int open_write_counters(struct session *session, int events)
-{
-	static const struct {
-		const char *tracepoint, *filter;
-		enum metric metric;
-	} wanted[] = {
-		{ "exceptions/page_fault_user", "error_code == 7", METRIC_PROTECTED },
-		{ "exceptions/page_fault_kernel", "error_code == 3", METRIC_PROTECTED },
-		{ "exceptions/page_fault_user", "error_code == 6", METRIC_ZERO_FILLED },
-		{ "exceptions/page_fault_kernel", "error_code == 2", METRIC_ZERO_FILLED },
-	};
-	size_t i;
-	int id, error = 0;
-
-	for (i = 0; i < sizeof(wanted) / sizeof(wanted[0]) && !error; i++) {
-		id = tracefs_id(events, wanted[i].tracepoint);
-		if (id < 0)
-			return id;
-		error = add_counter(session, wanted[i].metric, PERF_TYPE_TRACEPOINT, (uint64_t)id,
-				    wanted[i].filter);
-	}
-	return error;
-}
-
-/* Samples go to the ring of their processor. */
-static int open_samples(struct perf_source *source, int id, const char *filter)
-{
-	struct perf_event_attr attr = record_attr();
-	size_t i;
-	int fd;
-
-	attr.type = PERF_TYPE_TRACEPOINT;
-	attr.config = (uint64_t)id;
-	attr.sample_type |= PERF_SAMPLE_RAW;
-	attr.sample_period = 1;
-	attr.task = attr.comm = attr.comm_exec = 0;
-	attr.exclude_kernel = 0;
-	for (i = 0; i < rings_count(source->rings); i++) {
-		fd = open_event(&attr, -1, rings_cpu(source->rings, i));
-		if (fd < 0)
-			return fd;
-		keep_fd(&source->fds, &source->fd_count, fd);
-		if (filter && ioctl(fd, PERF_EVENT_IOC_SET_FILTER, filter) < 0)
-			return -errno;
-		if (ioctl(fd, PERF_EVENT_IOC_SET_OUTPUT, rings_fd(source->rings, i)) < 0)
-			return -errno;
-	}
-	return 0;
-}
-
-static int open_fork_samples(struct session *session, int events)
-{
-	struct perf_source *source = session->perf;
-	int enter = tracefs_id(events, ENTER), leave = tracefs_id(events, LEAVE), error;
-	int newtask = tracefs_id(events, NEWTASK);
-
-	source->flags_offset = tracefs_offset(events, NEWTASK, "clone_flags");
-	if (enter < 0 || leave < 0 || newtask < 0 || source->flags_offset < 0)
-		return -ENOENT;
-	error = open_samples(source, enter, MAKES_TASK);
-	if (!error)
-		error = open_samples(source, newtask, NULL);
-	if (!error)
-		error = open_samples(source, leave, MAKES_TASK);
-	if (error)
-		return error;
-	source->enter = enter;
-	source->leave = leave;
-	source->newtask = newtask;
-	session->counted |= METRIC_BIT(METRIC_VFORKS) | METRIC_BIT(METRIC_FORK_NS);
-	session->counted_by_process |= METRIC_BIT(METRIC_VFORKS) | METRIC_BIT(METRIC_FORK_NS);
-	return 0;
-}
-
-static int open_tracepoints(struct session *session)
-{
-	int events, error;
-
-#ifndef __x86_64__
-	return -ENOENT; /* the bits of the error code and the system calls are those of x86-64 */
-#endif
-	if (!session->perf->of_system)
-		return -EPERM;
-	events = tracefs_open();
-	if (events < 0)
-		return events;
-	error = open_write_counters(session, events);
-	if (!error)
-		error = open_fork_samples(session, events);
-	close(events);
-	return error;
-}
-
 /* --- the source --- */
 
 static void add_target(struct session *session, pid_t pid)
@@ -357,10 +253,10 @@ int perf_source_start(struct session *session, enum perf_part part)
 	session->perf = output_realloc(NULL, sizeof(*session->perf));
 	*session->perf = (struct perf_source){ .rings = rings_new() };
 	error = open_records(session);
-	if (!error && part >= PERF_PART_PROCESSES)
+	if (!error && part == PERF_PART_PROCESSES)
 		error = open_fault_counters(session);
-	if (!error && part >= PERF_PART_TRACEPOINTS)
-		error = open_tracepoints(session);
+	if (!error && part == PERF_PART_TRACEPOINTS)
+		error = perf_groups_open(session);
 	if (error) {
 		perf_source_free(session->perf);
 		session->perf = NULL;
@@ -398,12 +294,19 @@ void perf_source_read(struct session *session)
 	struct counts *rest = processes_rest(session->processes);
 	size_t i;
 
+	if (source->groups)
+		perf_groups_flush(session);
 	perf_source_drain(session);
 	/* Counters know no processes: what they count is nobody's. */
 	for (i = 0; i < source->counter_count; i++)
 		rest->value[source->counters[i].metric] = 0;
 	for (i = 0; i < source->counter_count; i++)
 		rest->value[source->counters[i].metric] += read_counter(&source->counters[i]);
+}
+
+int perf_source_wakeups(const struct perf_source *source)
+{
+	return rings_wakeups(source->rings);
 }
 
 bool perf_source_user_only(const struct perf_source *source)
@@ -422,6 +325,7 @@ void perf_source_free(struct perf_source *source)
 		close(source->fds[i]);
 	drop_counters(source);
 	free(source->counters);
+	free(source->groups);
 	free(source->fds);
 	free(source->forking);
 	free(source);

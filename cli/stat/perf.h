@@ -3,9 +3,9 @@
  * What perf events tell: which processes there are (records of forks, execs and exits), how many
  * faults they take, and, with tracepoints, write faults by kind and how long forks take.
  *
- * Counters are inherited by children and cost no memory per processor; they know no processes,
- * only totals. Records of forks and samples of system calls are taken from the whole system where
- * that is allowed, since inheriting these, too, would make each fork slower.
+ * Records and tracepoints are taken from the whole system, and told apart here (perf_groups.c):
+ * what a child inherits makes each fork slower, tracepoints most. Only plain counters of faults are
+ * inherited, by those who may not look at the whole system; they know no processes, only totals.
  *
  * Limits: a write fault that is counted may have been a copy, a reuse, or in shared memory; which,
  * taskstats can tell in part. x86-64 only, as in bpf/stat.bpf.c.
@@ -31,6 +31,8 @@ void perf_source_read(struct session *session);
 /* Whether faults that the kernel takes on behalf of the target are left out. */
 bool perf_source_user_only(const struct perf_source *source);
 
+/* A descriptor that polls readable when buffers have to be drained soon. */
+int perf_source_wakeups(const struct perf_source *source);
 /* Takes what waits in buffers, before they are full. */
 void perf_source_drain(struct session *session);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Records of forks, execs and exits make the table of processes; samples of three tracepoints, in
- * the order enter, new task, leave of one thread, tell how long a fork took.
+ * Records of forks, execs and exits make the table of processes; samples of tracepoints tell how
+ * long a fork took. In the order of one thread: enter, record of the fork, a new task that shares
+ * memory, leave. Samples of context switches bring their processor's counters.
  */
 #include <stdio.h>
 #include <string.h>
@@ -23,7 +24,7 @@ struct process *perf_add_process(struct session *session, pid_t pid, pid_t paren
 	return process;
 }
 
-static struct process *find_process(struct session *session, uint32_t pid)
+struct process *perf_find_process(struct session *session, uint32_t pid)
 {
 	struct process *process = processes_find(session->processes, pid);
 	unsigned int parent = 0;
@@ -43,9 +44,20 @@ struct task_record {
 	uint32_t pid, parent, thread, parent_thread;
 };
 
+static struct forking *find_forking(struct perf_source *source, uint32_t thread)
+{
+	size_t i;
+
+	for (i = 0; i < source->forking_count; i++)
+		if (source->forking[i].thread == thread)
+			return &source->forking[i];
+	return NULL;
+}
+
 static void on_fork(struct session *session, const struct task_record *record)
 {
-	struct process *parent = find_process(session, record->parent), *child;
+	struct process *parent = perf_find_process(session, record->parent), *child;
+	struct forking *forking;
 
 	if (!parent)
 		return;
@@ -57,12 +69,25 @@ static void on_fork(struct session *session, const struct task_record *record)
 	parent->counts.value[METRIC_FORKS]++;
 	child = perf_add_process(session, (pid_t)record->pid, (pid_t)record->parent);
 	memcpy(child->command, parent->command, sizeof(child->command));
+	forking = find_forking(session->perf, record->parent_thread);
+	if (forking)
+		forking->copied = true; /* unless a sample will say otherwise */
+}
+
+/* What the events of RING_SAMPLE_TYPE end a record with, other than a sample. */
+static uint32_t cpu_of(const struct perf_event_header *header)
+{
+	uint32_t cpu;
+
+	memcpy(&cpu, (const char *)header + header->size - 8, sizeof(cpu));
+	return cpu;
 }
 
 static void on_exit_record(struct session *session, const struct task_record *record)
 {
 	struct process *process = processes_find(session->processes, record->pid);
 
+	perf_groups_task_ended(session->perf, cpu_of(&record->header), record->pid);
 	if (process && --process->threads <= 0)
 		processes_end(session->processes, process);
 }
@@ -75,7 +100,7 @@ struct command_record {
 
 static void on_command(struct session *session, const struct command_record *record)
 {
-	struct process *process = find_process(session, record->pid);
+	struct process *process = perf_find_process(session, record->pid);
 	bool exec = record->header.misc & PERF_RECORD_MISC_COMM_EXEC;
 
 	if (!process)
@@ -91,23 +116,23 @@ static void on_command(struct session *session, const struct command_record *rec
 		process->counts.value[METRIC_EXECS]++;
 }
 
+/*
+ * After the counters of the event's group comes what its tracepoint tells, which at a context
+ * switch is nothing: struct raw.
+ */
 struct sample_record {
 	struct perf_event_header header;
 	uint32_t pid, thread;
 	uint64_t time_ns;
-	uint32_t raw_length;
-	unsigned char raw[];
+	uint32_t cpu, unused;
+	uint64_t count; /* of the values */
+	uint64_t values[];
 };
 
-static struct forking *find_forking(struct perf_source *source, uint32_t thread)
-{
-	size_t i;
-
-	for (i = 0; i < source->forking_count; i++)
-		if (source->forking[i].thread == thread)
-			return &source->forking[i];
-	return NULL;
-}
+struct raw {
+	uint32_t length;
+	unsigned char bytes[];
+};
 
 static void begin_fork(struct perf_source *source, const struct sample_record *sample)
 {
@@ -124,29 +149,31 @@ static void begin_fork(struct perf_source *source, const struct sample_record *s
 	*forking = (struct forking){ .thread = sample->thread, .began_ns = sample->time_ns };
 }
 
-static void note_task(struct session *session, const struct sample_record *sample)
+/* A new task that shares its maker's memory. */
+static void note_sharer(struct session *session, const struct sample_record *sample,
+			const struct raw *raw)
 {
 	struct forking *forking = find_forking(session->perf, sample->thread);
-	struct process *process = find_process(session, sample->pid);
+	struct process *process = perf_find_process(session, sample->pid);
 	size_t offset = (size_t)session->perf->flags_offset;
 	uint64_t flags;
 
-	if (offset + sizeof(flags) > sample->raw_length)
+	if (offset + sizeof(flags) > raw->length)
 		return;
-	memcpy(&flags, sample->raw + offset, sizeof(flags));
+	memcpy(&flags, raw->bytes + offset, sizeof(flags));
 	if (flags & CLONE_THREAD)
 		return;
-	if (flags & CLONE_VM && process)
+	if (process)
 		process->counts.value[METRIC_VFORKS]++;
 	if (forking)
-		forking->copied = !(flags & CLONE_VM);
+		forking->copied = false;
 }
 
 static void end_fork(struct session *session, const struct sample_record *sample)
 {
 	struct perf_source *source = session->perf;
 	struct forking *forking = find_forking(source, sample->thread);
-	struct process *process = find_process(session, sample->pid);
+	struct process *process = perf_find_process(session, sample->pid);
 
 	/* The child leaves the system call, too, but has not entered it. */
 	if (!forking)
@@ -156,19 +183,61 @@ static void end_fork(struct session *session, const struct sample_record *sample
 	*forking = source->forking[--source->forking_count];
 }
 
-static void on_sample(struct session *session, const struct sample_record *sample)
+/* The first exec of the command is where its counts begin. */
+static void begin_counting(struct session *session, const struct sample_record *sample)
 {
+	struct process *process = perf_find_process(session, sample->pid);
+
+	if ((pid_t)sample->pid != session->child || session->perf->child_counts)
+		return;
+	session->perf->child_counts = true;
+	if (process)
+		perf_groups_forget(process);
+}
+
+static bool is_one_of(const int tracepoints[MAKERS], int type)
+{
+	size_t i;
+
+	for (i = 0; i < MAKERS; i++)
+		if (tracepoints[i] == type)
+			return true;
+	return false;
+}
+
+static void take_tracepoint(struct session *session, const struct sample_record *sample,
+			    const struct raw *raw)
+{
+	const struct perf_source *source = session->perf;
 	uint16_t type;
 
-	if (sample->header.size < sizeof(*sample) + sizeof(type))
-		return;
-	memcpy(&type, sample->raw, sizeof(type));
-	if (type == session->perf->enter)
+	memcpy(&type, raw->bytes, sizeof(type));
+	if (type == source->newtask)
+		note_sharer(session, sample, raw);
+	else if (type == source->exec)
+		begin_counting(session, sample);
+	else if (is_one_of(source->enter, type))
 		begin_fork(session->perf, sample);
-	else if (type == session->perf->newtask)
-		note_task(session, sample);
-	else if (type == session->perf->leave)
+	else if (is_one_of(source->leave, type))
 		end_fork(session, sample);
+}
+
+static void on_sample(struct session *session, const struct sample_record *sample)
+{
+	const struct raw *raw;
+	size_t room;
+
+	if (sample->header.size < sizeof(*sample) || sample->count > GROUP_EVENTS)
+		return;
+	room = sample->header.size - sizeof(*sample);
+	if (room < sample->count * sizeof(uint64_t) + sizeof(*raw))
+		return;
+	raw = (const struct raw *)&sample->values[sample->count];
+	room -= sample->count * sizeof(uint64_t) + sizeof(*raw);
+	if (sample->count == GROUP_EVENTS)
+		perf_groups_take(session, sample->cpu, sample->pid, sample->values);
+	if (raw->length >= sizeof(uint16_t) && raw->length <= room)
+		take_tracepoint(session, sample, raw);
 }
 
 void perf_take_record(const struct perf_event_header *record, uint64_t time_ns, void *context)
@@ -191,6 +260,9 @@ void perf_take_record(const struct perf_event_header *record, uint64_t time_ns, 
 		break;
 	case PERF_RECORD_SAMPLE:
 		on_sample(session, (const void *)record);
+		break;
+	case PERF_RECORD_THROTTLE:
+		session->lost++;
 		break;
 	case PERF_RECORD_LOST:
 		session->lost += lost->lost;

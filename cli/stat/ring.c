@@ -4,13 +4,15 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "cli/output.h"
 #include "cli/stat/stat.h"
 
-#define RING_PAGES 64 /* within what users may lock: perf_event_mlock_kb, 516 by default */
+/* The second is within what users may lock: perf_event_mlock_kb, 516 by default. */
+static const size_t ring_pages[] = { 256, 64 };
 
 struct ring {
 	int fd, cpu;
@@ -28,6 +30,7 @@ struct kept {
 struct rings {
 	struct ring *rings;
 	size_t count;
+	int wakeups; /* an epoll descriptor, or -1 */
 	struct kept *kept;
 	size_t kept_count, kept_room;
 	unsigned char *bytes;
@@ -39,7 +42,7 @@ struct rings *rings_new(void)
 {
 	struct rings *rings = output_realloc(NULL, sizeof(*rings));
 
-	*rings = (struct rings){ 0 };
+	*rings = (struct rings){ .wakeups = epoll_create1(EPOLL_CLOEXEC) };
 	return rings;
 }
 
@@ -51,6 +54,8 @@ void rings_free(struct rings *rings)
 		return;
 	for (i = 0; i < rings->count; i++)
 		munmap(rings->rings[i].control, rings->rings[i].length);
+	if (rings->wakeups >= 0)
+		close(rings->wakeups);
 	free(rings->rings);
 	free(rings->kept);
 	free(rings->bytes);
@@ -59,12 +64,18 @@ void rings_free(struct rings *rings)
 
 int rings_add(struct rings *rings, int fd, int cpu)
 {
-	size_t length = (RING_PAGES + 1) * (size_t)sysconf(_SC_PAGESIZE);
-	void *control;
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), length = 0, i;
+	struct epoll_event wanted = { .events = EPOLLIN };
+	void *control = MAP_FAILED;
 
-	control = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	for (i = 0; i < sizeof(ring_pages) / sizeof(ring_pages[0]) && control == MAP_FAILED; i++) {
+		length = (ring_pages[i] + 1) * page;
+		control = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	}
 	if (control == MAP_FAILED)
 		return -errno;
+	/* Without it rings are still drained now and then. */
+	(void)epoll_ctl(rings->wakeups, EPOLL_CTL_ADD, fd, &wanted);
 	rings->rings = output_realloc(rings->rings, (rings->count + 1) * sizeof(struct ring));
 	rings->rings[rings->count++] = (struct ring){ fd, cpu, control, length };
 	/* The table has the mapping now. */
@@ -80,6 +91,11 @@ int rings_fd(const struct rings *rings, size_t index)
 int rings_cpu(const struct rings *rings, size_t index)
 {
 	return rings->rings[index].cpu;
+}
+
+int rings_wakeups(const struct rings *rings)
+{
+	return rings->wakeups;
 }
 
 size_t rings_count(const struct rings *rings)
@@ -99,8 +115,8 @@ static void copy_out(const unsigned char *ring, size_t size, uint64_t at, void *
 
 static uint64_t time_of(const unsigned char *record, const struct perf_event_header *header)
 {
-	/* A sample begins with process, thread, time; the others end with them. */
-	size_t at = header->type == PERF_RECORD_SAMPLE ? sizeof(*header) + 8 : header->size - 8u;
+	/* A sample begins with process, thread, time, processor; the others end with them. */
+	size_t at = header->type == PERF_RECORD_SAMPLE ? sizeof(*header) + 8 : header->size - 16u;
 	uint64_t time_ns;
 
 	memcpy(&time_ns, record + at, sizeof(time_ns));
@@ -139,7 +155,7 @@ static void copy_ring(struct rings *rings, const struct ring *ring)
 
 	while (tail < head) {
 		copy_out(data, size, tail, &header, sizeof(header));
-		if (header.size < sizeof(header) + 16)
+		if (header.size < sizeof(header) + 24)
 			break; /* no record of ours */
 		keep(rings, data, size, tail, &header);
 		tail += header.size;

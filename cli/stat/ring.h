@@ -14,7 +14,10 @@
 #include <linux/perf_event.h>
 
 /* Of the events of all rings: what a sample begins with, and every other record ends with. */
-#define RING_SAMPLE_TYPE (PERF_SAMPLE_TID | PERF_SAMPLE_TIME)
+#define RING_SAMPLE_TYPE (PERF_SAMPLE_TID | PERF_SAMPLE_TIME | PERF_SAMPLE_CPU)
+
+/* Of the events that rings are mapped from: half of the smallest ring. */
+#define RING_WATERMARK (128 << 10)
 
 struct rings;
 
@@ -27,6 +30,9 @@ int rings_add(struct rings *rings, int fd, int cpu);
 int rings_fd(const struct rings *rings, size_t index);
 int rings_cpu(const struct rings *rings, size_t index);
 size_t rings_count(const struct rings *rings);
+
+/* A descriptor that polls readable when a ring has come to its watermark. */
+int rings_wakeups(const struct rings *rings);
 
 /* Calls visit for every record, oldest first. */
 void rings_drain(struct rings *rings,

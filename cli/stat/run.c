@@ -152,7 +152,7 @@ static int next_timeout(const struct run *run)
 
 static void watch(struct run *run)
 {
-	struct pollfd waits[MOST_PIDS + 1];
+	struct pollfd waits[MOST_PIDS + 2];
 	size_t i;
 
 	run->next_interval_ns = run->options->interval_ns;
@@ -163,10 +163,12 @@ static void watch(struct run *run)
 				    0;
 	while (!run->over) {
 		waits[0] = (struct pollfd){ .fd = run->signals, .events = POLLIN };
-		memcpy(waits + 1, run->targets, run->pid_count * sizeof(waits[0]));
-		poll(waits, 1 + run->pid_count, next_timeout(run));
+		waits[1] = (struct pollfd){ .fd = session_wakeups(&run->session),
+					    .events = POLLIN };
+		memcpy(waits + 2, run->targets, run->pid_count * sizeof(waits[0]));
+		poll(waits, 2 + run->pid_count, next_timeout(run));
 		for (i = 0; i < run->pid_count; i++)
-			run->targets[i].revents = waits[1 + i].revents;
+			run->targets[i].revents = waits[2 + i].revents;
 		take_signals(run);
 		if (run->pid_count && !targets_alive(run) && !run->child.pid)
 			run->over = true;

@@ -217,6 +217,11 @@ int session_start(struct session *session)
 	return error;
 }
 
+int session_wakeups(const struct session *session)
+{
+	return session->perf ? perf_source_wakeups(session->perf) : -1;
+}
+
 void session_drain(struct session *session)
 {
 	if (session->bpf)
@@ -244,15 +249,24 @@ static void read_rusage(struct session *session)
 	}
 }
 
+static void derive_from(struct counts *counts)
+{
+	uint64_t protected_writes = counts->value[METRIC_PROTECTED];
+	uint64_t copied = counts->value[METRIC_COPIED];
+
+	counts->value[METRIC_REUSED] = protected_writes > copied ? protected_writes - copied : 0;
+}
+
 /* The kinds of writes that perf counts together are told apart by what taskstats counts. */
 static void derive_reused(struct session *session)
 {
-	struct counts *totals = &session->totals;
-	uint64_t protected_writes = totals->value[METRIC_PROTECTED];
-	uint64_t copied = totals->value[METRIC_COPIED];
+	size_t i;
 
-	totals->value[METRIC_REUSED] = protected_writes > copied ? protected_writes - copied : 0;
+	for (i = 0; i < processes_count(session->processes); i++)
+		derive_from(&processes_at(session->processes, i)->counts);
+	derive_from(&session->totals);
 	session->counted |= METRIC_BIT(METRIC_REUSED);
+	session->counted_by_process |= METRIC_BIT(METRIC_REUSED);
 }
 
 void session_read(struct session *session)

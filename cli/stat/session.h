@@ -20,6 +20,8 @@ void session_tune(const struct stat_options *wanted);
  */
 int session_start(struct session *session);
 
+/* A descriptor that polls readable when it is time to drain, or -1. */
+int session_wakeups(const struct session *session);
 /* Keeps buffers from running full. */
 void session_drain(struct session *session);
 /* Brings totals and processes up to date. */
