@@ -309,43 +309,56 @@ bool layer_is_open(struct cow_store *store, const struct layer_id *id)
 
 /* --- reading --- */
 
+static int read_bytes(struct layer *layer, void *buffer, size_t length, uint64_t offset)
+{
+	int r = io_read(layer->fd, buffer, length, offset);
+
+	return r == -EUCLEAN ? damaged(layer, "it ends too early") : r;
+}
+
 int layer_read_crcs(struct layer *layer, uint64_t cluster, uint64_t count, uint32_t crcs[])
 {
-	const struct footer *footer = &layer->footer;
-	uint64_t array = (footer->manifest_cluster + div_up(footer->state_length, CLUSTER)) *
-			 CLUSTER;
+	uint64_t crc_count = layer->footer.crc_count; /* the array lies behind so many clusters */
 	int r;
 
-	if (cluster > footer->crc_count || count > footer->crc_count - cluster)
+	if (cluster > crc_count || count > crc_count - cluster)
 		return damaged(layer, "a table points past its data");
-	r = io_read(layer->fd, crcs, count * 4, array + cluster * 4);
+	r = read_bytes(layer, crcs, count * 4, crc_count * CLUSTER + cluster * 4);
 	for (uint64_t i = 0; r == 0 && i < count; i++)
 		crcs[i] = get_be32(&crcs[i]);
+	return r;
+}
+
+#define CHECKED_TOGETHER 64u
+
+static int check_clusters(struct layer *layer, uint64_t cluster, uint64_t count,
+			  const unsigned char *bytes)
+{
+	uint32_t crcs[CHECKED_TOGETHER];
+	int r = layer_read_crcs(layer, cluster, count, crcs);
+
+	for (uint64_t i = 0; r == 0 && i < count; i++) {
+		if (crc32c(bytes + i * CLUSTER, CLUSTER) == crcs[i])
+			continue;
+		store_complain(layer->store, layer->name,
+			       "damaged or modified: the checksum at byte %llu is wrong",
+			       (unsigned long long)(cluster + i) * CLUSTER);
+		r = -EUCLEAN;
+	}
 	return r;
 }
 
 int layer_read_clusters(struct layer *layer, uint64_t offset, uint64_t count, void *buffer,
 			bool verify)
 {
-	uint32_t crcs[64];
-	int r = io_read(layer->fd, buffer, count * CLUSTER, offset);
+	int r = read_bytes(layer, buffer, count * CLUSTER, offset);
 
-	for (uint64_t done = 0; r == 0 && verify && done < count;) {
-		uint64_t some = count - done < 64 ? count - done : 64;
-		const unsigned char *at = (unsigned char *)buffer + done * CLUSTER;
-
-		r = layer_read_crcs(layer, offset / CLUSTER + done, some, crcs);
-		for (uint64_t i = 0; r == 0 && i < some; i++) {
-			if (crc32c(at + i * CLUSTER, CLUSTER) == crcs[i])
-				continue;
-			store_complain(layer->store, layer->name,
-				       "damaged or modified: the checksum at byte %llu is wrong",
-				       (unsigned long long)offset + (done + i) * CLUSTER);
-			r = -EUCLEAN;
-		}
-		done += some;
-	}
-	return r == -EUCLEAN && !verify ? damaged(layer, "it ends too early") : r;
+	for (uint64_t done = 0; r == 0 && verify && done < count; done += CHECKED_TOGETHER)
+		r = check_clusters(layer, offset / CLUSTER + done,
+				   count - done < CHECKED_TOGETHER ? count - done :
+								     CHECKED_TOGETHER,
+				   (unsigned char *)buffer + done * CLUSTER);
+	return r;
 }
 
 /* Under the mutex. */

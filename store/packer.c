@@ -103,16 +103,16 @@ static struct layout plan(const struct writer_config *config)
 {
 	uint64_t data = div_up(config->clusters_max * PACKED_MAX, PACKED_CLUSTER);
 	uint64_t tail = manifest_max(config, data);
-	uint64_t guest = tail_start(config->length) + tail * PACKED_CLUSTER;
+	uint64_t first = tail_start(config->length) / PACKED_CLUSTER;
 	struct layout layout = {
 		.data_count = data,
-		.l1_count = div_up(div_up(guest, PACKED_TABLE_BYTES), ENTRIES),
-		.l2_count = config->slices_max + 1 + div_up(tail, ENTRIES),
+		.l1_count = div_up(div_up(first + tail, ENTRIES), ENTRIES),
+		.l2_count = config->slices_max + div_up(first % ENTRIES + tail, ENTRIES),
 	};
 	uint64_t rest = 2 + layout.l1_count + layout.l2_count + data + tail;
 
-	/* They count themselves, too; one more is room for far more than there are. */
-	layout.block_count = div_up(rest, PER_BLOCK) + 1;
+	/* The blocks count themselves, too. */
+	layout.block_count = div_up(rest, PER_BLOCK - 1);
 	layout.refcount_blocks = 2;
 	layout.l1 = layout.refcount_blocks + layout.block_count;
 	layout.l2 = layout.l1 + layout.l1_count;
@@ -261,27 +261,17 @@ static int write_rest(struct packer *packer, uint64_t manifest)
 static struct footer make_footer(const struct packer *packer, uint64_t manifest, uint64_t count)
 {
 	const struct writer_config *config = &packer->config;
-	uint64_t state = div_up(config->state_length, CLUSTER);
+	struct footer footer = writer_footer(config);
 
-	return (struct footer){
-		.flags = FOOTER_COMPRESSED,
-		.id = config->id,
-		.parent = config->parent,
-		.sequence = config->sequence,
-		.parent_sequence = config->parent_sequence,
-		.length = config->length,
-		.address = config->address,
-		.page_size = config->page_size,
-		.time_ns = config->time_ns,
-		.virtual_size = tail_start(config->length) + count * PACKED_CLUSTER,
-		.meta_clusters = packer->layout.data * PACKED_PAGES,
-		.compressed_bytes = packer->at - packer->layout.data * PACKED_CLUSTER,
-		.zero_clusters = packer->zeros * PACKED_PAGES,
-		.held_clusters = packer->held * PACKED_PAGES,
-		.state_length = config->state_length,
-		.manifest_cluster = manifest * PACKED_PAGES,
-		.crc_count = manifest * PACKED_PAGES + state,
-	};
+	footer.flags = FOOTER_COMPRESSED;
+	footer.virtual_size = tail_start(config->length) + count * PACKED_CLUSTER;
+	footer.meta_clusters = packer->layout.data * PACKED_PAGES;
+	footer.compressed_bytes = packer->at - packer->layout.data * PACKED_CLUSTER;
+	footer.zero_clusters = packer->zeros * PACKED_PAGES;
+	footer.held_clusters = packer->held * PACKED_PAGES;
+	footer.manifest_cluster = manifest * PACKED_PAGES;
+	footer.crc_count = footer.manifest_cluster + div_up(config->state_length, CLUSTER);
+	return footer;
 }
 
 /* What it came to, in clusters of 64 KiB. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <string.h>
 
+#include "core/copy.h"
 #include "store/layer.h"
 #include "store/pipe.h"
 
@@ -38,14 +39,6 @@ struct pipe {
 	int error;
 	bool end;
 };
-
-static bool is_zero(const unsigned char *cluster)
-{
-	uint64_t first;
-
-	memcpy(&first, cluster, sizeof(first));
-	return first == 0 && memcmp(cluster, cluster + 8, CLUSTER - 8) == 0;
-}
 
 /* --- writing --- */
 
@@ -167,7 +160,7 @@ static bool add_page(struct pipe *pipe, uint64_t page, const unsigned char *byte
 
 	for (unsigned i = 0; i < pipe->per_page; i++, bytes += CLUSTER) {
 		unsigned at = batch->count + i;
-		bool zero = is_zero(bytes);
+		bool zero = page_is_zero(bytes, CLUSTER);
 
 		batch->guest[at] = page * pipe->per_page + i;
 		batch->bytes[at] = zero ? NULL : bytes;
@@ -211,7 +204,7 @@ static bool reads_as_parent(struct pipe *pipe, unsigned at)
 	if (chain_read(pipe->parent, batch->guest[at] * CLUSTER, cluster, CLUSTER, true) < 0)
 		return false;
 	return batch->bytes[at] ? memcmp(cluster, batch->bytes[at], CLUSTER) == 0 :
-				  is_zero(cluster);
+				  page_is_zero(cluster, CLUSTER);
 }
 
 /* In full, and from what the snapshot has: then it need not be written. */

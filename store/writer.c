@@ -276,11 +276,9 @@ static int write_state(struct writer *writer, uint64_t tail)
 	return r;
 }
 
-static void fill_footer(const struct writer *writer, uint64_t manifest, struct footer *footer)
+struct footer writer_footer(const struct writer_config *config)
 {
-	const struct writer_config *config = &writer->config;
-
-	*footer = (struct footer){
+	return (struct footer){
 		.id = config->id,
 		.parent = config->parent,
 		.sequence = config->sequence,
@@ -289,14 +287,19 @@ static void fill_footer(const struct writer *writer, uint64_t manifest, struct f
 		.address = config->address,
 		.page_size = config->page_size,
 		.time_ns = config->time_ns,
-		.meta_clusters = writer->layout.data,
-		.data_clusters = writer->held,
-		.zero_clusters = writer->zeros,
-		.held_clusters = writer->held,
 		.state_length = config->state_length,
-		.manifest_cluster = manifest,
-		.crc_count = writer->next,
 	};
+}
+
+static void fill_footer(const struct writer *writer, uint64_t manifest, struct footer *footer)
+{
+	*footer = writer_footer(&writer->config);
+	footer->meta_clusters = writer->layout.data;
+	footer->data_clusters = writer->held;
+	footer->zero_clusters = writer->zeros;
+	footer->held_clusters = writer->held;
+	footer->manifest_cluster = manifest;
+	footer->crc_count = writer->next;
 }
 
 /* Of array and footer: guest entries, before any metadata is written. */

@@ -33,6 +33,9 @@ struct writer_config {
 	uint64_t slices_max;   /* most slices that will be touched */
 };
 
+/* What a footer says that is known before anything was written. */
+struct footer writer_footer(const struct writer_config *config);
+
 struct writer;
 
 int writer_new(struct cow_store *store, const struct writer_config *config,
