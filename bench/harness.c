@@ -19,7 +19,7 @@ static struct {
 	const char *name;
 	struct bench_options options;
 	struct json_object *root, *results;
-	char section[200];
+	char section[200], heading[100];
 	unsigned missed;
 	bool ran;     /* something of what --only names */
 	double start; /* now_us() */
@@ -241,13 +241,27 @@ static const char *verdict(double value, enum bench_bound kind, double bound)
 	return holds ? "ok" : "MISSED";
 }
 
+/* An indented name belongs to the last one that is not; by itself it would say nothing. */
+static const char *full_name(const char *name, char *full, size_t room)
+{
+	size_t indent = strspn(name, " ");
+
+	if (indent == 0)
+		snprintf(bench.heading, sizeof(bench.heading), "%s", name);
+	snprintf(full, room, "%s%s%s", indent > 0 ? bench.heading : "", indent > 0 ? ": " : "",
+		 name + indent);
+	return full;
+}
+
 static struct json_object *record(const char *name, const char *unit, double value, double low,
 				  double high)
 {
 	struct json_object *result = json_object_new_object();
+	char full[200];
 
 	json_object_object_add(result, "section", json_object_new_string(bench.section));
-	json_object_object_add(result, "name", json_object_new_string(name));
+	json_object_object_add(result, "name",
+			       json_object_new_string(full_name(name, full, sizeof(full))));
 	json_object_object_add(result, "unit", json_object_new_string(unit));
 	json_object_object_add(result, "median", json_object_new_double(value));
 	json_object_object_add(result, "p10", json_object_new_double(low));

@@ -7,13 +7,10 @@
  * Plain SVG 1.1 without a script, a style sheet or a font of its own, so that anything draws it. No
  * text comes from outside, hence nothing is escaped.
  */
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "cli/output.h"
 #include "cli/report.h"
 #include "cli/walk/walk.h"
 
