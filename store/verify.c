@@ -166,39 +166,43 @@ static int check_references(struct verify *verify, const struct index *index)
 	return r;
 }
 
-/* Keeps a layer and what lies below it. */
-static int select_chain(struct index *index, const struct layer_id *id)
+/* The layers to look at: one and all that lie below it, or each. */
+static size_t select_layers(const struct index *index, const struct layer_id *from,
+			    const struct index_entry *chosen[])
 {
-	struct index chosen = { 0 };
-	const struct index_entry *entry = index_find(index, id);
+	const struct index_entry *entry = from ? index_find(index, from) : NULL;
+	size_t count = 0;
 
-	chosen.entries = sys_alloc_array(index->count + 1, sizeof(chosen.entries[0]));
-	if (!chosen.entries)
-		return -ENOMEM;
-	while (entry && chosen.count < index->count) {
-		chosen.entries[chosen.count++] = *entry;
+	for (; !from && count < index->count; count++)
+		chosen[count] = &index->entries[count];
+	while (entry && count < index->count) {
+		chosen[count++] = entry;
 		entry = entry->error || id_is_none(&entry->footer.parent) ?
 				NULL :
 				index_find(index, &entry->footer.parent);
 	}
-	chosen.room = index->count + 1;
-	index_free(index);
-	*index = chosen;
-	return 0;
+	return count;
 }
 
-static int check_all(struct verify *verify, const struct index *index)
+static int check_layers(struct verify *verify, const struct index *index,
+			const struct layer_id *from)
 {
+	const struct index_entry **chosen = sys_alloc_array(index->count + 1, sizeof(chosen[0]));
+	size_t count;
 	int r = 0;
 
-	for (size_t i = 0; i < index->count; i++)
-		verify->total += index->entries[i].footer.crc_count * CLUSTER;
-	for (size_t i = 0; r == 0 && i < index->count; i++) {
-		r = check_parent(verify, index, &index->entries[i]);
+	if (!chosen)
+		return -ENOMEM;
+	count = select_layers(index, from, chosen);
+	for (size_t i = 0; i < count; i++)
+		verify->total += chosen[i]->footer.crc_count * CLUSTER;
+	for (size_t i = 0; r == 0 && i < count; i++) {
+		r = check_parent(verify, index, chosen[i]);
 		if (r == 0)
-			r = check_file(verify, &index->entries[i]);
+			r = check_file(verify, chosen[i]);
 	}
-	return r;
+	sys_free(chosen);
+	return r == 0 && count == 0 && from ? -ENOENT : r;
 }
 
 static int verify_locked(struct verify *verify, const char *name)
@@ -212,12 +216,10 @@ static int verify_locked(struct verify *verify, const char *name)
 	r = index_build(verify->store, &index);
 	if (r < 0)
 		return r;
-	if (name)
-		r = index_find(&index, &id) ? select_chain(&index, &id) : -ENOENT;
-	else
+	if (!name)
 		r = check_references(verify, &index);
 	if (r == 0)
-		r = check_all(verify, &index);
+		r = check_layers(verify, &index, name ? &id : NULL);
 	index_free(&index);
 	return r;
 }
