@@ -172,7 +172,6 @@ static int set_up(struct import *import, const char *path)
 		return r;
 	size = foreign_size(import->foreign);
 	import->config = (struct writer_config){
-		.sequence = import->store->refs.sequence + 1,
 		.length = div_up(size, CLUSTER) * CLUSTER,
 		.page_size = sys_page_size(),
 		.time_ns = sys_realtime_ns(),
@@ -183,6 +182,8 @@ static int set_up(struct import *import, const char *path)
 		return size == 0 ? -EINVAL : -EFBIG;
 	}
 	r = look_for_footer(import);
+	if (r == 0)
+		r = next_sequence(import->store, &import->config.sequence);
 	return r < 0 ? r : id_new(&import->config.id);
 }
 

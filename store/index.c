@@ -56,12 +56,35 @@ static int by_age(const void *a, const void *b)
 	return memcmp(x->id.bytes, y->id.bytes, ID_BYTES);
 }
 
+static int by_id(const void *a, const void *b)
+{
+	const struct index_entry *const *x = a, *const *y = b;
+
+	return memcmp((*x)->id.bytes, (*y)->id.bytes, ID_BYTES);
+}
+
 struct index_entry *index_find(const struct index *index, const struct layer_id *id)
 {
+	struct index_entry wanted = { .id = *id }, *key = &wanted, **found;
+
+	found = index->count == 0 ?
+			NULL :
+			bsearch(&key, index->by_id, index->count, sizeof(index->by_id[0]), by_id);
+	return found ? *found : NULL;
+}
+
+static int sort(struct index *index)
+{
+	if (index->count == 0)
+		return 0;
+	index->by_id = sys_alloc_array(index->count, sizeof(index->by_id[0]));
+	if (!index->by_id)
+		return -ENOMEM;
+	qsort(index->entries, index->count, sizeof(index->entries[0]), by_age);
 	for (size_t i = 0; i < index->count; i++)
-		if (id_equal(&index->entries[i].id, id))
-			return &index->entries[i];
-	return NULL;
+		index->by_id[i] = &index->entries[i];
+	qsort(index->by_id, index->count, sizeof(index->by_id[0]), by_id);
+	return 0;
 }
 
 /* Parents are older than their children, so the oldest come first. */
@@ -86,12 +109,12 @@ int index_build(struct cow_store *store, struct index *ret_index)
 	struct building building = { store, &index };
 	int r = sys_list_directory(store->directory, add_name, &building);
 
+	if (r == 0)
+		r = sort(&index);
 	if (r < 0) {
 		index_free(&index);
 		return r;
 	}
-	if (index.count > 0)
-		qsort(index.entries, index.count, sizeof(index.entries[0]), by_age);
 	link_all(&index);
 	*ret_index = index;
 	return 0;
@@ -100,5 +123,6 @@ int index_build(struct cow_store *store, struct index *ret_index)
 void index_free(struct index *index)
 {
 	sys_free(index->entries);
+	sys_free(index->by_id);
 	*index = (struct index){ 0 };
 }

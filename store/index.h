@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * All layers of a directory, by their footers: who is whose parent, and how deep each lies. Made
- * anew where it is asked for, and where a store is opened for writing; saving and restoring do
+ * anew where it is asked for, and before a writer's first save; other saves and restoring do
  * without.
  */
 #ifndef COW_STORE_INDEX_H
@@ -20,6 +20,7 @@ struct index_entry {
 
 struct index {
 	struct index_entry *entries; /* newest first; unreadable ones last */
+	struct index_entry **by_id;
 	size_t count, room;
 	size_t errors;
 };
@@ -33,8 +34,8 @@ struct index_entry *index_find(const struct index *index, const struct layer_id 
 int layer_remove(struct cow_store *store, const struct index_entry *entry);
 /* Removes deleted layers that have no children, and what is without children then. */
 int sweep_deleted(struct cow_store *store, struct index *index, struct cow_compact_stats *stats);
-/* Removes what interrupted saves left: the next save takes their sequence number, and from then on
- * they would count. */
-int sweep_unpublished(struct cow_store *store);
+/* What the next layer gets. Layers that interrupted saves left go first: they may have that number,
+ * too, and would count from then on. */
+int next_sequence(struct cow_store *store, uint64_t *ret_sequence);
 
 #endif

@@ -345,7 +345,7 @@ int sweep_deleted(struct cow_store *store, struct index *index, struct cow_compa
 	return store_commit(store, &refs);
 }
 
-int sweep_unpublished(struct cow_store *store)
+static int sweep_unpublished(struct cow_store *store)
 {
 	struct index index;
 	bool changed = false;
@@ -365,6 +365,17 @@ int sweep_unpublished(struct cow_store *store)
 	}
 	index_free(&index);
 	return r == 0 && changed ? io_sync_dir(store->directory) : r;
+}
+
+int next_sequence(struct cow_store *store, uint64_t *ret_sequence)
+{
+	int r = store->unswept ? sweep_unpublished(store) : 0;
+
+	if (r < 0)
+		return r;
+	store->unswept = false;
+	*ret_sequence = store->refs.sequence + 1;
+	return 0;
 }
 
 int cow_store_delete(struct cow_store *store, const char *id)

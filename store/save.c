@@ -14,6 +14,7 @@
  */
 #include <stdio.h>
 
+#include "store/index.h"
 #include "store/io.h"
 #include "store/layer.h"
 #include "store/mark.h"
@@ -37,7 +38,6 @@ struct save {
 	struct pageset_since since; /* where the mark is from */
 	struct writer *writer;
 	struct pipe *pipe;
-	struct footer footer;
 };
 
 static int check_options(const struct cow_save_options *options)
@@ -91,15 +91,15 @@ static bool is_saved(const struct save *save)
 	       save->since.epoch == save->snapshot->snap.epoch;
 }
 
-static struct writer_config config_of(const struct save *save, const struct layer_id *id)
+static struct writer_config config_of(const struct save *save, const struct mark *mark)
 {
 	const struct cow_region *region = save->snapshot->region;
 	uint64_t page_size = space_page_size(&region->space);
 
 	return (struct writer_config){
-		.id = *id,
+		.id = mark->id,
 		.parent = save->parent.id,
-		.sequence = save->store->refs.sequence + 1,
+		.sequence = mark->sequence,
 		.parent_sequence = save->parent.sequence,
 		.length = region->length,
 		.address = (uintptr_t)region->base,
@@ -141,9 +141,9 @@ static int write_pages(struct save *save)
 	return r < 0 ? r : report(save, done);
 }
 
-static int write_layer(struct save *save, const struct layer_id *id)
+static int write_layer(struct save *save, const struct mark *mark)
 {
-	struct writer_config config = config_of(save, id);
+	struct writer_config config = config_of(save, mark);
 	struct pipe_config pipe_config = {
 		.snapshot = save->snapshot,
 		.pages = save->set.count,
@@ -152,6 +152,7 @@ static int write_layer(struct save *save, const struct layer_id *id)
 		.store = save->store,
 		.parent = save->incremental ? &save->parent.id : NULL,
 	};
+	struct footer footer;
 	int r = writer_new(save->store, &config, &save->writer);
 
 	if (r < 0)
@@ -165,7 +166,7 @@ static int write_layer(struct save *save, const struct layer_id *id)
 		writer_abort(save->writer);
 		return r;
 	}
-	return writer_finish(save->writer, &save->footer);
+	return writer_finish(save->writer, &footer);
 }
 
 /* The moment at which the save has happened. */
@@ -232,24 +233,25 @@ static int save_new(struct save *save, struct layer_id *ret_id)
 	r = pageset_collect(&save->set, &save->snapshot->snap,
 			    save->incremental ? &save->since : NULL);
 	if (r == 0)
+		r = next_sequence(save->store, &mark.sequence);
+	if (r == 0)
 		r = id_new(&mark.id);
 	if (r == 0 && (save->options.flags & COW_SAVE_CONSUME) && !is_offloaded(save)) {
 		consume_begin(space, &save->snapshot->snap);
 		save->consuming = true;
 	}
 	if (r == 0)
-		r = write_layer(save, &mark.id);
+		r = write_layer(save, &mark);
 	pageset_free(&save->set);
 	if (r < 0)
 		return r;
 	r = io_sync_dir(save->store->directory);
 	if (r == 0)
-		r = publish(save, &mark.id, save->footer.sequence);
+		r = publish(save, &mark.id, mark.sequence);
 	if (r < 0) {
 		take_back(save, &mark.id);
 		return r;
 	}
-	mark.sequence = save->footer.sequence;
 	*ret_id = mark.id;
 	/* Without a mark the next save is just larger. */
 	(void)mark_add(save->snapshot->region, &save->store->refs.store, &mark);

@@ -6,7 +6,6 @@
 
 #include "lib/internal.h"
 #include "lib/process.h"
-#include "store/index.h"
 #include "store/io.h"
 #include "store/store.h"
 
@@ -162,7 +161,8 @@ static int set_up(struct cow_store *store, uint32_t flags)
 	r = refs_read(store, &store->refs);
 	if (r == -ENOENT && !store->read_only)
 		return make_new(store);
-	return r == 0 && !store->read_only && sweep.found_layer ? sweep_unpublished(store) : r;
+	store->unswept = sweep.found_layer;
+	return r;
 }
 
 int cow_store_open(const char *directory, uint32_t flags, struct cow_store **ret_store)

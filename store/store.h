@@ -58,6 +58,7 @@ struct cow_store {
 	char *path;                 /* for messages */
 	int directory, lock;
 	bool read_only;
+	bool unswept; /* what interrupted saves left was not looked for yet */
 	uint64_t process;
 	pthread_mutex_t mutex; /* a call at a time; guards refs */
 	struct refs refs;
