@@ -86,25 +86,19 @@ static double spread(const double *values, size_t count)
 	return sqrt(squares / (double)(count - 1) / (double)count) / mean;
 }
 
+/* A run's figure; METRICS stands for the time elapsed. */
+static double value_of(const struct result *result, enum metric metric)
+{
+	return (double)(metric == METRICS ? result->elapsed_ns : result->totals.value[metric]);
+}
+
 static double spread_of(const struct runs *runs, enum metric metric)
 {
 	double *values = output_realloc(NULL, runs->count * sizeof(double)), result;
 	size_t i;
 
 	for (i = 0; i < runs->count; i++)
-		values[i] = (double)runs->results[i].totals.value[metric];
-	result = spread(values, runs->count);
-	free(values);
-	return result;
-}
-
-static double spread_of_elapsed(const struct runs *runs)
-{
-	double *values = output_realloc(NULL, runs->count * sizeof(double)), result;
-	size_t i;
-
-	for (i = 0; i < runs->count; i++)
-		values[i] = (double)runs->results[i].elapsed_ns;
+		values[i] = value_of(&runs->results[i], metric);
 	result = spread(values, runs->count);
 	free(values);
 	return result;
@@ -151,15 +145,6 @@ static void print_line(FILE *stream, const char *value, const char *name, const 
 	fputc('\n', stream);
 }
 
-static uint64_t page_bytes(void)
-{
-	static uint64_t bytes;
-
-	if (!bytes)
-		bytes = 4096; /* backends that count pages work on x86-64 alone */
-	return bytes;
-}
-
 static void format_ratio(char *text, size_t size, const struct result *result, enum metric metric)
 {
 	const uint64_t *value = result->totals.value;
@@ -170,14 +155,14 @@ static void format_ratio(char *text, size_t size, const struct result *result, e
 	text[0] = '\0';
 	switch (metric) {
 	case METRIC_COPIED:
-		snprintf(text, size, "%s", format_bytes(bytes, value[metric] * page_bytes()));
+		snprintf(text, size, "%s", format_bytes(bytes, value[metric] * PAGE_BYTES));
 		if (is_counted(result->counted, METRIC_REUSED) && outcomes)
 			snprintf(text, size, "%s, %.1f %% of writes to private protected pages",
 				 bytes, 100.0 * (double)value[metric] / (double)outcomes);
 		break;
 	case METRIC_ZERO_FILLED:
 	case METRIC_FILE_COPIED:
-		snprintf(text, size, "%s", format_bytes(bytes, value[metric] * page_bytes()));
+		snprintf(text, size, "%s", format_bytes(bytes, value[metric] * PAGE_BYTES));
 		break;
 	case METRIC_FORKS:
 	case METRIC_MINOR_FAULTS:
@@ -383,7 +368,7 @@ static void print_elapsed(FILE *stream, const struct result *mean, const struct 
 	snprintf(text, sizeof(text), "%.9f", (double)mean->elapsed_ns / 1e9);
 	fputc('\n', stream);
 	print_line(stream, text, "seconds elapsed", "",
-		   runs->count > 1 ? spread_of_elapsed(runs) : 0);
+		   runs->count > 1 ? spread_of(runs, METRICS) : 0);
 	if (!mean->has_exit_status || runs->count > 1)
 		return;
 	fprintf(stream, "%*ld.%06ld  seconds user\n", VALUE_WIDTH - 7, mean->usage.ru_utime.tv_sec,

@@ -7,8 +7,6 @@
 #include "cli/stat/result.h"
 #include "cli/stat/session.h"
 
-#define PAGE_BYTES 4096 /* backends that count pages work on x86-64 alone */
-
 static const char *const keys[METRICS] = {
 	[METRIC_FORKS] = "forks",
 	[METRIC_VFORKS] = "vforks",

@@ -51,17 +51,24 @@ void session_add_fork(struct session *session, struct process *process, uint64_t
 		process->fork_ns_max = ns;
 }
 
+static const char *privilege_for(const char *backend)
+{
+	if (strcmp(backend, "bpf") == 0)
+		return "needs root, or CAP_BPF and CAP_PERFMON";
+	if (strcmp(backend, "perf") == 0)
+		return "needs root, or CAP_PERFMON and a mounted tracefs";
+	if (strcmp(backend, "taskstats") == 0)
+		return "needs root, or CAP_NET_ADMIN";
+	return "counts in one's own processes only, without root or CAP_PERFMON";
+}
+
 /* Why a backend does not work, for people. */
 static const char *reason(const char *backend, int error)
 {
 	switch (-error) {
 	case EPERM:
 	case EACCES:
-		return strcmp(backend, "bpf") == 0 ?
-			       "needs root, or CAP_BPF and CAP_PERFMON" :
-		       strcmp(backend, "perf") == 0 ?
-			       "needs root, or CAP_PERFMON and a mounted tracefs" :
-			       "needs root, or CAP_NET_ADMIN";
+		return privilege_for(backend);
 	case ENODATA:
 		return "needs kernel.task_delayacct=1; --allow-tuning sets it for a while";
 	case EOPNOTSUPP:

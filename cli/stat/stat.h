@@ -9,8 +9,8 @@
  * - A metric is counted or it is not: `counted` says which of the totals mean something,
  *   `counted_by_process` which of a process's. Nothing that was not counted is ever shown as 0.
  * - Backends: bpf counts all but the time spent copying; perf counts faults and forks, but cannot
- *   tell a copy from a reuse; taskstats counts copies and their time; basic is what a user without
- *   privilege gets. taskstats joins bpf and perf where the kernel's accounting is on.
+ *   by itself tell a copy from a reuse; taskstats counts copies and their time; basic is what a
+ *   user without privilege gets. taskstats joins bpf and perf where the kernel's accounting is on.
  */
 #ifndef CLI_STAT_STAT_H
 #define CLI_STAT_STAT_H
@@ -39,6 +39,8 @@ enum metric {
 	METRIC_MAJOR_FAULTS,
 	METRICS
 };
+
+#define PAGE_BYTES 4096 /* backends that count pages work on x86-64 alone */
 
 #define METRIC_BIT(metric) (UINT32_C(1) << (metric))
 
