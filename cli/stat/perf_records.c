@@ -195,16 +195,6 @@ static void begin_counting(struct session *session, const struct sample_record *
 		perf_groups_forget(process);
 }
 
-static bool is_one_of(const int tracepoints[MAKERS], int type)
-{
-	size_t i;
-
-	for (i = 0; i < MAKERS; i++)
-		if (tracepoints[i] == type)
-			return true;
-	return false;
-}
-
 static void take_tracepoint(struct session *session, const struct sample_record *sample,
 			    const struct raw *raw)
 {
@@ -216,9 +206,9 @@ static void take_tracepoint(struct session *session, const struct sample_record 
 		note_sharer(session, sample, raw);
 	else if (type == source->exec)
 		begin_counting(session, sample);
-	else if (is_one_of(source->enter, type))
+	else if (type == source->enter)
 		begin_fork(session->perf, sample);
-	else if (is_one_of(source->leave, type))
+	else if (type == source->leave)
 		end_fork(session, sample);
 }
 

@@ -37,8 +37,6 @@ enum group_counter {
 	GROUP_EVENTS = GROUP_COUNTERS + 1 /* and a tracepoint that is sampled */
 };
 
-#define MAKERS 4 /* system calls that make tasks */
-
 /* The group of a processor. */
 struct group {
 	int cpu;
@@ -57,7 +55,7 @@ struct perf_source {
 	bool child_ready;     /* the command's own exec has been seen in a record */
 	bool child_counts;    /* and in a sample */
 	struct group *groups; /* one for each ring; NULL: no tracepoints */
-	int newtask, exec, enter[MAKERS], leave[MAKERS]; /* the numbers of tracepoints */
+	int newtask, exec, enter, leave; /* the numbers of tracepoints */
 	int flags_offset;
 	struct forking *forking;
 	size_t forking_count, forking_room;
