@@ -116,6 +116,11 @@ def pages_perf():
     cow = found["cow"]
     near(cow["protected_writes"], 200000, "writes to protected pages", 2 * SLACK)
     near(cow["zero_filled_pages"], 100000, "zero-filled")
+    child, = [p for p in found["processes"] if not p["forks"]]
+    near(child["cow"]["protected_writes"], 100000, "the child's")
+    parent, = [p for p in found["processes"] if p["forks"]]
+    near(parent["cow"]["protected_writes"], 100000, "the parent's")
+    assert parent["faults"]["minor"] >= 200000 > child["faults"]["minor"], found["processes"]
     if not TUNING:
         assert "copied_pages" not in cow and "reused_pages" not in cow, cow
 
