@@ -361,6 +361,26 @@ int layer_read_clusters(struct layer *layer, uint64_t offset, uint64_t count, vo
 	return r;
 }
 
+int layer_read_state(struct layer *layer, void **ret_state)
+{
+	const struct footer *footer = &layer->footer;
+	uint64_t clusters = div_up(footer->state_length, CLUSTER);
+	void *state = NULL;
+	int r = 0;
+
+	if (clusters > 0) {
+		state = sys_alloc(clusters * CLUSTER);
+		r = state ? layer_read_clusters(layer, footer->manifest_cluster * CLUSTER, clusters,
+						state, true) :
+			    -ENOMEM;
+	}
+	if (r < 0)
+		sys_free(state);
+	else
+		*ret_state = state;
+	return r;
+}
+
 /* Under the mutex. */
 static struct cached_slice *find_cached(struct layer *layer, uint64_t piece)
 {

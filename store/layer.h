@@ -110,6 +110,9 @@ int layer_read_crcs(struct layer *layer, uint64_t cluster, uint64_t count, uint3
 int layer_read_clusters(struct layer *layer, uint64_t offset, uint64_t count, void *buffer,
 			bool verify);
 
+/* The caller's state, checked; the caller's to free. *ret_state NULL: there is none. */
+int layer_read_state(struct layer *layer, void **ret_state);
+
 /* Pages [first, first + count) of a compressed cluster; a few clusters are remembered. */
 int layer_read_packed(struct layer *layer, uint64_t packed, unsigned first, unsigned count,
 		      unsigned char *buffer, bool verify);

@@ -84,26 +84,19 @@ int cow_store_get_info(struct cow_store *store, const char *id, struct cow_layer
 	return 0;
 }
 
-/* The whole of it, so that its checksums can be looked at. */
-static int read_state(struct layer *layer, void *buffer, size_t length)
+static int copy_state(struct layer *layer, void *buffer, size_t length)
 {
-	const struct footer *footer = &layer->footer;
-	uint64_t clusters = div_up(footer->state_length, CLUSTER);
-	unsigned char *bytes;
-	int r;
+	void *state;
+	int r = length > 0 ? layer_read_state(layer, &state) : 0;
 
-	if (length > footer->state_length)
-		length = footer->state_length;
-	if (length == 0)
-		return 0;
-	bytes = sys_alloc(clusters * CLUSTER);
-	if (!bytes)
-		return -ENOMEM;
-	r = layer_read_clusters(layer, footer->manifest_cluster * CLUSTER, clusters, bytes, true);
-	if (r == 0)
-		memcpy(buffer, bytes, length);
-	sys_free(bytes);
-	return r;
+	if (r < 0 || length == 0)
+		return r;
+	if (length > layer->footer.state_length)
+		length = layer->footer.state_length;
+	if (state)
+		memcpy(buffer, state, length);
+	sys_free(state);
+	return 0;
 }
 
 ssize_t cow_store_get_state(struct cow_store *store, const char *id, void *buffer, size_t length)
@@ -123,7 +116,7 @@ ssize_t cow_store_get_state(struct cow_store *store, const char *id, void *buffe
 		r = layer_open(store, &found, &layer);
 	if (r == 0) {
 		n = (ssize_t)layer->footer.state_length;
-		r = read_state(layer, buffer, length);
+		r = copy_state(layer, buffer, length);
 	}
 	layer_close(layer);
 	store_end(store);

@@ -196,20 +196,6 @@ static int for_each_slice(struct pass *pass, int (*visit)(struct pass *pass, uin
 	return r;
 }
 
-static int read_state(struct layer *layer, void **ret_state)
-{
-	uint64_t clusters = div_up(layer->footer.state_length, CLUSTER);
-
-	*ret_state = NULL;
-	if (clusters == 0)
-		return 0;
-	*ret_state = sys_alloc(clusters * CLUSTER);
-	if (!*ret_state)
-		return -ENOMEM;
-	return layer_read_clusters(layer, layer->footer.manifest_cluster * CLUSTER, clusters,
-				   *ret_state, true);
-}
-
 static int write_plain(struct pass *pass, const struct writer_config *config)
 {
 	struct footer footer;
@@ -265,7 +251,7 @@ static int write_layer(struct pass *pass, const struct layer *below, bool pack)
 		.slices_max = pack ? pass->packed_tables : pass->slices,
 	};
 	void *state = NULL;
-	int r = read_state(layer, &state);
+	int r = layer_read_state(layer, &state);
 
 	if (below) {
 		config.parent = below->id;
