@@ -32,7 +32,6 @@ static const struct variant ways[] = {
 	{ .name = "signal copier=on",
 	  .way = WAY_SNAPSHOT,
 	  .trap = COW_TRAP_SIGNAL,
-	  .binds = true,
 	  .flags = COW_REGION_COPY_AHEAD },
 	{ .name = "signal frames=off",
 	  .way = WAY_SNAPSHOT,
@@ -42,8 +41,8 @@ static const struct variant ways[] = {
 	  .way = WAY_SNAPSHOT,
 	  .trap = COW_TRAP_SIGNAL,
 	  .tune = "blocks=off" },
-	{ .name = "thread", .way = WAY_SNAPSHOT, .trap = COW_TRAP_THREAD, .binds = true },
-	{ .name = "mprotect", .way = WAY_SNAPSHOT, .trap = COW_TRAP_MPROTECT, .binds = true },
+	{ .name = "thread", .way = WAY_SNAPSHOT, .trap = COW_TRAP_THREAD },
+	{ .name = "mprotect", .way = WAY_SNAPSHOT, .trap = COW_TRAP_MPROTECT },
 };
 
 enum { FORK = 0, SIGNAL = 2, WAYS = COUNT_OF(ways) };
@@ -293,6 +292,7 @@ void bench_latencies(void)
 		results[way].binds = way == SIGNAL;
 		if (way != FORK && results[way].count > 0 && results[FORK].count > 0)
 			show_beside_fork(ways[way].name, &results[way]);
-		turns_free(&results[way]);
 	}
+	for (unsigned way = 0; way < WAYS; way++)
+		turns_free(&results[way]);
 }
