@@ -14,6 +14,7 @@
 
 #include <json-c/json.h>
 
+#include "cli/fd.h"
 #include "cli/output.h"
 
 #define JSON_STYLE \
@@ -151,22 +152,6 @@ json_object *report_add_array(json_object *to, const char *key)
 	return array;
 }
 
-static int write_all(int fd, const char *text, size_t length)
-{
-	ssize_t n;
-
-	while (length) {
-		n = write(fd, text, length);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		text += n;
-		length -= (size_t)n;
-	}
-	return 0;
-}
-
 static int write_in_place(const char *path, const char *text)
 {
 	int fd, error;
@@ -174,7 +159,7 @@ static int write_in_place(const char *path, const char *text)
 	fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
 	if (fd < 0)
 		return -errno;
-	error = write_all(fd, text, strlen(text));
+	error = fd_write_all(fd, text, strlen(text));
 	if (close(fd) < 0 && !error)
 		error = -errno;
 	return error;
@@ -199,7 +184,7 @@ static int replace_file(const char *path, const char *text)
 	fd = mkostemp(temporary, O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	error = write_all(fd, text, strlen(text));
+	error = fd_write_all(fd, text, strlen(text));
 	if (!error)
 		error = allow_reading(fd);
 	if (close(fd) < 0 && !error)

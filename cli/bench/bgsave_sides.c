@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "cli/bench/bgsave.h"
+#include "cli/fd.h"
 
 #define CHUNK ((size_t)1 << 20)
 #define PAGE  ((size_t)4096)
@@ -47,22 +48,6 @@ static int open_image(const struct bench *bench, const struct bgsave_plan *plan)
 	if (snprintf(path, sizeof(path), "%s/image", bench->directory) >= (int)sizeof(path))
 		return -1;
 	return open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-}
-
-static int write_all(int fd, const char *at, size_t length)
-{
-	ssize_t n;
-
-	while (length) {
-		n = write(fd, at, length);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		at += n;
-		length -= (size_t)n;
-	}
-	return 0;
 }
 
 /* --- the writer --- */
@@ -192,7 +177,7 @@ __attribute__((noreturn)) static void save_in_child(const struct bench *bench,
 		_exit(1);
 	for (at = 0; fd >= 0 && at < plan->bytes; at += CHUNK) {
 		sum = checksum(sum, memory + at, CHUNK);
-		if (write_all(fd, memory + at, CHUNK) < 0)
+		if (fd_write_all(fd, memory + at, CHUNK) < 0)
 			_exit(1);
 	}
 	if (fd < 0 || write(tell, &sum, sizeof(sum)) != (ssize_t)sizeof(sum))
@@ -327,7 +312,7 @@ static void *save_in_thread(void *context)
 		if (saver->error)
 			break;
 		saver->sum = checksum(saver->sum, buffer, CHUNK);
-		saver->error = write_all(fd, buffer, CHUNK);
+		saver->error = fd_write_all(fd, buffer, CHUNK);
 	}
 	if (fd >= 0)
 		close(fd);

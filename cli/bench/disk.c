@@ -16,6 +16,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "cli/fd.h"
+
 #define COPY_BYTES ((size_t)1 << 20)
 
 /* --- images --- */
@@ -197,22 +199,6 @@ void disk_overlay_end(struct bench *bench, const char *base)
 
 /* --- files --- */
 
-static int write_all(int fd, const char *buffer, size_t length)
-{
-	ssize_t n;
-
-	while (length) {
-		n = write(fd, buffer, length);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		buffer += n;
-		length -= (size_t)n;
-	}
-	return 0;
-}
-
 int disk_fill_file(const char *path, uint64_t bytes, uint64_t seed)
 {
 	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644), error = 0;
@@ -229,7 +215,7 @@ int disk_fill_file(const char *path, uint64_t bytes, uint64_t seed)
 	for (at = 0; at < bytes && !error; at += part) {
 		part = bytes - at < COPY_BYTES ? bytes - at : COPY_BYTES;
 		bench_fill(buffer, COPY_BYTES, seed + at);
-		error = write_all(fd, buffer, part);
+		error = fd_write_all(fd, buffer, part);
 	}
 	/* Nothing that was put off may fall into what is measured next. */
 	if (!error && fsync(fd) < 0)
@@ -250,7 +236,7 @@ static int copy_bytes(int from, int to)
 		if (n < 0)
 			error = -errno;
 		else
-			error = write_all(to, buffer, (size_t)n);
+			error = fd_write_all(to, buffer, (size_t)n);
 	}
 	free(buffer);
 	return error;

@@ -19,6 +19,7 @@
 #include "cli/bench/bench.h"
 #include "cli/bench/result.h"
 #include "cli/bench/run.h"
+#include "cli/fd.h"
 #include "cli/output.h"
 #include "cli/progress.h"
 
@@ -28,40 +29,6 @@ static void die_with(pid_t parent)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(1);
-}
-
-static int read_all(int fd, void *buffer, size_t length)
-{
-	char *at = buffer;
-	ssize_t n;
-
-	while (length) {
-		n = read(fd, at, length);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EPIPE;
-		at += n;
-		length -= (size_t)n;
-	}
-	return 0;
-}
-
-static int write_all(int fd, const void *buffer, size_t length)
-{
-	const char *at = buffer;
-	ssize_t n;
-
-	while (length) {
-		n = write(fd, at, length);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		at += n;
-		length -= (size_t)n;
-	}
-	return 0;
 }
 
 static int wait_for(pid_t pid)
@@ -95,8 +62,8 @@ static void answer(struct bench *bench, int fd, bench_child_fn work, void *conte
 		answer.failed = true;
 		snprintf(answer.text, sizeof(answer.text), "%s", text);
 	}
-	if (write_all(fd, &answer, sizeof(answer)) == 0)
-		write_all(fd, values, count * sizeof(*values));
+	if (fd_write_all(fd, &answer, sizeof(answer)) == 0)
+		fd_write_all(fd, values, count * sizeof(*values));
 	_exit(0);
 }
 
@@ -106,9 +73,9 @@ static bool receive(struct bench *bench, int fd, pid_t pid, double *ret_values, 
 	struct answer answer = { 0 };
 	int error, status;
 
-	error = read_all(fd, &answer, sizeof(answer));
+	error = fd_read_all(fd, &answer, sizeof(answer));
 	if (!error)
-		error = read_all(fd, values, count * sizeof(*values));
+		error = fd_read_all(fd, values, count * sizeof(*values));
 	close(fd);
 	kill(-pid, SIGKILL);
 	status = wait_for(pid);
@@ -166,9 +133,9 @@ __attribute__((noreturn)) static void work_off(int socket, bench_step_fn step, v
 {
 	int number;
 
-	while (read_all(socket, &number, sizeof(number)) == 0) {
+	while (fd_read_all(socket, &number, sizeof(number)) == 0) {
 		number = step(context, number);
-		if (write_all(socket, &number, sizeof(number)) < 0)
+		if (fd_write_all(socket, &number, sizeof(number)) < 0)
 			break;
 	}
 	_exit(0);
@@ -201,7 +168,7 @@ int bench_worker_step(struct bench_worker *worker, int number)
 {
 	if (send(worker->socket, &number, sizeof(number), MSG_NOSIGNAL) != (ssize_t)sizeof(number))
 		return -EPIPE;
-	return read_all(worker->socket, &number, sizeof(number)) < 0 ? -EPIPE : number;
+	return fd_read_all(worker->socket, &number, sizeof(number)) < 0 ? -EPIPE : number;
 }
 
 void bench_worker_end(struct bench_worker *worker)
@@ -249,26 +216,7 @@ __attribute__((noreturn)) static void become(const char *path, const char *const
 	_exit(127);
 }
 
-struct stream {
-	char *text;
-	size_t length, room;
-};
-
-static bool take(int fd, struct stream *stream)
-{
-	ssize_t n;
-
-	if (stream->room - stream->length < 4096) {
-		stream->room = stream->room ? 2 * stream->room : 16384;
-		stream->text = output_realloc(stream->text, stream->room);
-	}
-	n = read(fd, stream->text + stream->length, stream->room - stream->length - 1);
-	if (n > 0)
-		stream->length += (size_t)n;
-	return n > 0 || (n < 0 && errno == EINTR);
-}
-
-static void take_all(const int fds[2], struct stream streams[2])
+static void take_all(const int fds[2], struct fd_text streams[2])
 {
 	struct pollfd polled[2] = { { fds[0], POLLIN, 0 }, { fds[1], POLLIN, 0 } };
 	int i;
@@ -277,12 +225,8 @@ static void take_all(const int fds[2], struct stream streams[2])
 		if (poll(polled, 2, -1) < 0)
 			continue;
 		for (i = 0; i < 2; i++)
-			if (polled[i].fd >= 0 && polled[i].revents && !take(fds[i], &streams[i]))
+			if (polled[i].fd >= 0 && polled[i].revents && !fd_take(fds[i], &streams[i]))
 				polled[i].fd = -1;
-	}
-	for (i = 0; i < 2; i++) {
-		streams[i].text = output_realloc(streams[i].text, streams[i].length + 1);
-		streams[i].text[streams[i].length] = '\0';
 	}
 }
 
@@ -299,7 +243,7 @@ static const char *last_line(char *text)
 
 static int finish_run(struct bench *bench, pid_t pid, const int fds[2], char **ret_output)
 {
-	struct stream streams[2] = { { 0 }, { 0 } };
+	struct fd_text streams[2] = { { 0 }, { 0 } };
 	int status;
 
 	take_all(fds, streams);

@@ -33,6 +33,7 @@
 #include <json-c/json.h>
 
 #include "cli/bench/result.h"
+#include "cli/fd.h"
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "proc/process.h"
@@ -77,7 +78,7 @@ void bench_shared_interval(uint64_t ns)
 
 /* --- settings --- */
 
-static int write_setting(const char *path, const char *value)
+int bench_setting_write(const char *path, const char *value)
 {
 	int fd = open(path, O_WRONLY | O_CLOEXEC), error = 0;
 
@@ -89,8 +90,7 @@ static int write_setting(const char *path, const char *value)
 	return error;
 }
 
-/* Of "always [madvise] never", what is in brackets is the setting. */
-static int read_setting(const char *path, char *value, size_t room)
+int bench_setting_read(const char *path, char *value, size_t room)
 {
 	char line[256], *open_bracket, *at = line;
 	FILE *file = fopen(path, "re");
@@ -123,11 +123,11 @@ int bench_tune(struct bench *bench, const char *path, const char *value)
 	tuned = &shared->tuned[shared->tuned_count];
 	if ((size_t)snprintf(tuned->path, sizeof(tuned->path), "%s", path) >= sizeof(tuned->path))
 		return -ENAMETOOLONG;
-	error = read_setting(path, tuned->old, sizeof(tuned->old));
+	error = bench_setting_read(path, tuned->old, sizeof(tuned->old));
 	if (error)
 		return error;
 	__atomic_store_n(&shared->tuned_count, shared->tuned_count + 1, __ATOMIC_SEQ_CST);
-	return write_setting(path, value);
+	return bench_setting_write(path, value);
 }
 
 static void put_settings_back(void)
@@ -137,7 +137,7 @@ static void put_settings_back(void)
 
 	while (shared->tuned_count) {
 		tuned = &shared->tuned[--shared->tuned_count];
-		error = write_setting(tuned->path, tuned->old);
+		error = bench_setting_write(tuned->path, tuned->old);
 		if (error)
 			complain_errno(error, "cannot put back %s; it was: %s", tuned->path,
 				       tuned->old);
@@ -267,7 +267,7 @@ static void prepare(const struct running *running)
 	signal(SIGPIPE, SIG_IGN);
 	sigprocmask(SIG_SETMASK, &running->before, NULL);
 	/* Should memory run out, then this goes first. */
-	write_setting("/proc/self/oom_score_adj", "800");
+	bench_setting_write("/proc/self/oom_score_adj", "800");
 	separate();
 }
 
@@ -379,27 +379,8 @@ __attribute__((noreturn)) static void supervise(const struct running *running, p
 
 /* --- the command's side --- */
 
-struct received {
-	char *text;
-	size_t length, room;
-};
-
-static bool receive(int fd, struct received *received)
-{
-	ssize_t n;
-
-	if (received->room - received->length < 65536) {
-		received->room = received->room ? 2 * received->room : 262144;
-		received->text = output_realloc(received->text, received->room);
-	}
-	n = read(fd, received->text + received->length, received->room - received->length - 1);
-	if (n > 0)
-		received->length += (size_t)n;
-	return n > 0 || (n < 0 && errno == EINTR);
-}
-
 /* Until the supervisor and all below it have let go of the pipe. */
-static int receive_all(const struct running *running, pid_t supervisor, struct received *received)
+static int receive_all(const struct running *running, pid_t supervisor, struct fd_text *received)
 {
 	struct pollfd polled[2] = { { running->pipe[0], POLLIN, 0 }, { -1, POLLIN, 0 } };
 	struct signalfd_siginfo info;
@@ -415,7 +396,7 @@ static int receive_all(const struct running *running, pid_t supervisor, struct r
 			asked_to_stop = (int)info.ssi_signo;
 			kill(supervisor, SIGTERM);
 		}
-		if (polled[0].revents && !receive(running->pipe[0], received))
+		if (polled[0].revents && !fd_take(running->pipe[0], received))
 			break;
 	}
 	if (polled[1].fd >= 0)
@@ -456,21 +437,19 @@ static json_object *report_ending(const struct running *running, int ending)
 	return report_without_run(running->experiment, false, text);
 }
 
-static json_object *parse(const struct running *running, struct received *received, int status)
+static json_object *parse(const struct running *running, struct fd_text *received, int status)
 {
 	json_object *object = NULL;
 	int ending = WIFEXITED(status) ? WEXITSTATUS(status) : COULD_NOT_START;
 
-	if (received->text && ending == ENDED) {
-		received->text[received->length] = '\0';
+	if (received->text && ending == ENDED)
 		object = json_tokener_parse(received->text);
-	}
 	return object ? object : report_ending(running, ending);
 }
 
 static json_object *start(struct running *running, int *ret_signal)
 {
-	struct received received = { 0 };
+	struct fd_text received = { 0 };
 	json_object *object = NULL;
 	pid_t pid, me = getpid();
 	int status = 0;

@@ -30,6 +30,14 @@ json_object *bench_run_experiment(const struct bench_experiment *experiment,
 /* From inside an experiment, or a child of it. */
 void bench_shared_interval(uint64_t ns);
 
+/*
+ * A file of settings, read as it is to be written again: of "always [madvise] never" what is in
+ * brackets. 0 or a negative errno. Experiments change settings by bench_tune(), which has them put
+ * back.
+ */
+int bench_setting_read(const char *path, char *value, size_t room);
+int bench_setting_write(const char *path, const char *value);
+
 /* MemAvailable, or less where a cgroup allows less. */
 uint64_t bench_available_memory(void);
 

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "cli/bench/bench.h"
+#include "cli/bench/run.h"
 #include "cli/bench/service.h"
 #include "proc/areas.h"
 #include "proc/process.h"
@@ -260,36 +261,6 @@ static void look_at_memory(struct server *server)
 
 static const char *const files[3] = { SWAPPINESS, OVERCOMMIT, HUGE_PAGES };
 
-static int write_setting(const char *path, const char *value)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC), error = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (write(fd, value, strlen(value)) < 0)
-		error = -errno;
-	close(fd);
-	return error;
-}
-
-/* What is there, as the file takes it: of "always [madvise] never" the one in brackets. */
-static bool read_old(struct server *server, int number)
-{
-	char line[128] = "", *at = line;
-	FILE *file = fopen(files[number], "re");
-	bool read = file && fgets(line, sizeof(line), file);
-
-	if (file)
-		fclose(file);
-	if (strchr(line, '[')) {
-		at = strchr(line, '[') + 1;
-		at[strcspn(at, "]")] = '\0';
-	}
-	at[strcspn(at, "\n")] = '\0';
-	return read && (size_t)snprintf(server->old[number], sizeof(server->old[number]), "%s",
-					at) < sizeof(server->old[number]);
-}
-
 /* The first change of a file goes through bench_tune(), which has it put back in the end. */
 static void find_settings(struct server *server)
 {
@@ -300,7 +271,7 @@ static void find_settings(struct server *server)
 
 	server->settings = SETTINGS;
 	for (i = 0; i < 3 && !reason; i++) {
-		if (!read_old(server, i))
+		if (bench_setting_read(files[i], server->old[i], sizeof(server->old[i])) < 0)
 			reason = bench_text(bench, "%s cannot be read", files[i]);
 		else
 			error = bench_tune(bench, files[i], server->old[i]);
@@ -332,7 +303,7 @@ static void apply(struct server *server, const struct setting *setting)
 	if (server->settings == 1)
 		return;
 	for (i = 0; i < 3; i++) {
-		error = write_setting(files[i], values[i]);
+		error = bench_setting_write(files[i], values[i]);
 		if (error)
 			bench_fail(server->bench, error, "cannot set %s", files[i]);
 	}
