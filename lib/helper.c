@@ -39,16 +39,18 @@ static struct cow_region *next_due(void)
 	return region;
 }
 
-static void bring_frames(struct cow_region *region)
+void bring_frames(struct cow_region *region)
 {
 	struct space *space = &region->space;
-	struct chunk *chunk = pool_make_spare(&space->pool);
+	struct chunk *chunk;
 	bool taken;
 
-	if (!chunk) {
-		atomic_store_explicit(&space->pool.wants_spare, false, memory_order_relaxed);
+	if (!atomic_load_explicit(&space->pool.wants_spare, memory_order_relaxed) ||
+	    !atomic_exchange(&space->pool.wants_spare, false))
 		return;
-	}
+	chunk = pool_make_spare(&space->pool);
+	if (!chunk)
+		return;
 	lock_take(&space->lock);
 	taken = pool_give_spare(&space->pool, chunk);
 	lock_drop(&space->lock);

@@ -28,6 +28,10 @@ void helper_remove(struct cow_region *region);
 /* Returns when there is nothing left to do for the region. */
 void helper_drain(struct cow_region *region);
 
+/* What the helper does for HELP_FRAMES, where it is due: by any thread that is not a writer and has
+ * the time. */
+void bring_frames(struct cow_region *region);
+
 /* Takes no lock: for traps, too. */
 void helper_wake(struct cow_region *region, uint32_t tasks);
 

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "core/copy.h"
+#include "lib/helper.h"
 #include "store/layer.h"
 #include "store/pipe.h"
 
@@ -136,6 +137,9 @@ static int hand_over(struct pipe *pipe)
 	struct batch *batch = &pipe->batches[pipe->reading];
 	int r;
 
+	/* Writers keep copies meanwhile. Without a frame that is there already it is they who have
+	 * it faulted in, and the others wait for them. */
+	bring_frames(pipe->snapshot->region);
 	if (!pipe->threaded) {
 		r = write_batch(pipe, batch);
 		batch->count = 0;
