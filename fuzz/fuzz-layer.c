@@ -14,6 +14,8 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -180,17 +182,34 @@ static int count_range(size_t offset, size_t length, void *context)
 	return 0;
 }
 
-/* Its ends, and some of the middle. */
-static int read_region(struct cow_region *region)
+static sigjmp_buf unreadable;
+
+static void on_bus(int number)
 {
+	(void)number;
+	siglongjmp(unreadable, 1);
+}
+
+/* Its ends, and some of the middle, past the library, which one cannot jump out of. false: a
+ * page that cannot be had, which raises SIGBUS. */
+static bool read_region(struct cow_region *region)
+{
+	struct sigaction bus = { .sa_handler = on_bus }, before;
 	static unsigned char buffer[1 << 20];
+	const unsigned char *base = cow_region_get_base(region);
 	size_t length = cow_region_get_length(region);
 	size_t some = length < sizeof(buffer) ? length : sizeof(buffer);
-	int r = cow_region_read(region, 0, buffer, some);
+	volatile bool good = false;
 
-	if (r == 0)
-		r = cow_region_read(region, length - some, buffer, some);
-	return r == 0 ? cow_region_read(region, length / 2, buffer, some / 2) : r;
+	sigaction(SIGBUS, &bus, &before);
+	if (sigsetjmp(unreadable, 1) == 0) {
+		memcpy(buffer, base, some);
+		memcpy(buffer, base + length - some, some);
+		memcpy(buffer, base + length / 2, some / 2);
+		good = true;
+	}
+	sigaction(SIGBUS, &before, NULL);
+	return good;
 }
 
 static void restore(struct cow_store *store, enum cow_verify verify)
@@ -203,7 +222,9 @@ static void restore(struct cow_store *store, enum cow_verify verify)
 	options.verify = verify;
 	r = check(cow_store_restore(store, ID, &options, &region));
 	if (r == 0) {
-		check(read_region(region));
+		/* What was looked at before stays good. */
+		if (!read_region(region))
+			assert(verify != COW_VERIFY_EAGER);
 		cow_region_free(region);
 	}
 }
