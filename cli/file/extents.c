@@ -200,3 +200,10 @@ bool file_read_subvolume(int fd, const struct stat *status, struct file_subvolum
 	memcpy(ret_subvolume->parent, info.parent_uuid, sizeof(ret_subvolume->parent));
 	return true;
 }
+
+bool file_is_snapshot(const struct file_subvolume *subvolume)
+{
+	static const uint8_t none[sizeof(subvolume->parent)];
+
+	return memcmp(subvolume->parent, none, sizeof(none)) != 0;
+}

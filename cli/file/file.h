@@ -132,6 +132,7 @@ const char *file_fs_name(int fd);
 bool file_is_pseudo(int fd);
 /* What a directory's subvolume is; false where it is not the root of one. */
 bool file_read_subvolume(int fd, const struct stat *status, struct file_subvolume *ret_subvolume);
+bool file_is_snapshot(const struct file_subvolume *subvolume);
 
 /* --- sharing.c --- */
 void file_sums_add_extent(struct file_sums *sums, const struct file_extent *extent);

@@ -58,20 +58,13 @@ static const char *uuid_text(const uint8_t uuid[16], char text[37])
 	return text;
 }
 
-static bool is_snapshot(const struct file_subvolume *subvolume)
-{
-	static const uint8_t none[16];
-
-	return memcmp(subvolume->parent, none, sizeof(none)) != 0;
-}
-
 /* The row of the subvolume that another one is a snapshot of. */
 static const struct file_row *find_parent(const struct file_result *result,
 					  const struct file_subvolume *subvolume)
 {
 	size_t i;
 
-	for (i = 0; is_snapshot(subvolume) && i < result->count; i++)
+	for (i = 0; file_is_snapshot(subvolume) && i < result->count; i++)
 		if (result->rows[i].is_subvolume &&
 		    memcmp(result->rows[i].subvolume.uuid, subvolume->parent, 16) == 0)
 			return &result->rows[i];
@@ -337,7 +330,7 @@ static void print_subvolumes(const struct file_result *result)
 			source = printable(parent->path);
 			printf(", a snapshot of %s", source);
 			free(source);
-		} else if (is_snapshot(&row->subvolume)) {
+		} else if (file_is_snapshot(&row->subvolume)) {
 			printf(", a snapshot of %s", uuid_text(row->subvolume.parent, uuid));
 		}
 		putchar('\n');
@@ -488,9 +481,9 @@ static void add_subvolume(json_object *to, const struct file_row *row)
 	report_add_unsigned(subvolume, "id", row->subvolume.id);
 	report_add_string(subvolume, "name", row->subvolume.name);
 	report_add_string(subvolume, "uuid", uuid_text(row->subvolume.uuid, uuid));
-	report_add_string(subvolume, "snapshot_of",
-			  is_snapshot(&row->subvolume) ? uuid_text(row->subvolume.parent, uuid) :
-							 NULL);
+	report_add_string(
+		subvolume, "snapshot_of",
+		file_is_snapshot(&row->subvolume) ? uuid_text(row->subvolume.parent, uuid) : NULL);
 	report_add_bool(subvolume, "read_only", row->subvolume.read_only);
 }
 

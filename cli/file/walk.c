@@ -318,7 +318,6 @@ static void visit(struct walk *walk, int directory, const char *above, const str
 
 static void count_directory(struct walk *walk, int fd, const struct overlay_place *place)
 {
-	static const uint8_t none[16];
 	struct file_subvolume subvolume;
 	struct file_sums *sums = &walk->result->rows[walk->row].sums;
 	struct stat status;
@@ -328,7 +327,7 @@ static void count_directory(struct walk *walk, int fd, const struct overlay_plac
 		overlay_count(place, sums);
 	if (fstat(fd, &status) == 0 && file_read_subvolume(fd, &status, &subvolume)) {
 		sums->subvolumes++;
-		sums->snapshots += memcmp(subvolume.parent, none, sizeof(none)) != 0;
+		sums->snapshots += file_is_snapshot(&subvolume);
 	}
 }
 
