@@ -422,7 +422,7 @@ static struct save save_under_writes(pid_t server, const char *writes, const cha
 
 	snprintf(pid, sizeof(pid), "%d", server);
 	watch = start(words);
-	usleep(1000000); /* it has no way to say that it began: this is many times what it takes */
+	sleep(1); /* it has no way to say that it began: this is many times what it takes */
 	ask_redis("bgsave");
 	saver = find_saver(server);
 	check(saver > 0, "Redis did not save");

@@ -377,9 +377,9 @@ struct cow_save_options {
  * changed since an earlier save of the region into this store, or since the layer that the region
  * was restored from, is written: that layer becomes the parent. The first save of an explicit
  * branch goes on from what its source was saved as; under the traps it is full. A snapshot that was
- * saved here already is not written again; its identity is returned, and tag and HEAD are set. options may be
- * NULL; ret_id too. -EINVAL: a bad tag; -EFBIG: a region above 8 TiB; -ESTALE: the snapshot was
- * given up; -ENOSPC, -EIO and others: the store is as it was. */
+ * saved here already is not written again; its identity is returned, and tag and HEAD are set.
+ * options may be NULL; ret_id too. -EINVAL: a bad tag; -EFBIG: a region above 8 TiB; -ESTALE: the
+ * snapshot was given up; -ENOSPC, -EIO and others: the store is as it was. */
 COW_API int cow_store_save(struct cow_store *store, struct cow_snapshot *snapshot,
 			   const struct cow_save_options *options, char ret_id[COW_ID_LENGTH]);
 

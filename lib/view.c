@@ -2,10 +2,10 @@
 /*
  * Views: a whole snapshot as contiguous read-only memory.
  *
- * A view is an empty mapping that is brought in when it is touched, from the snapshot, a run around
- * the missing page at a time. Where there is no userfaultfd it is filled at once. A page that cannot
- * be had (the snapshot was given up, a spilled page cannot be read) answers every access with
- * SIGBUS.
+ * A view is an empty mapping that is brought in when it is touched, from the snapshot, a run
+ * around the missing page at a time. Where there is no userfaultfd it is filled at once. A page
+ * that cannot be had (the snapshot was given up, a spilled page cannot be read) answers every
+ * access with SIGBUS.
  */
 #include "lib/pager.h"
 

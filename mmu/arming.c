@@ -7,9 +7,9 @@
  *                      |
  *                      +-- who writes it meanwhile waits for that
  *
- * A claimed page is nobody else's, so what the set of open pages says of it and what the kernel does
- * change together. Pages are claimed and armed in batches inside the gate, a few calls each: a cut,
- * or a writer of a claimed page, waits for no more than that.
+ * A claimed page is nobody else's, so what the set of open pages says of it and what the kernel
+ * does change together. Pages are claimed and armed in batches inside the gate, a few calls each:
+ * a cut, or a writer of a claimed page, waits for no more than that.
  */
 #include <errno.h>
 

@@ -264,7 +264,7 @@ static void add_settings(json_object *report, const struct probe_facts *facts)
 	report_add_known(object, "memory_bytes", facts->memory_bytes);
 	report_add_known(object, "available_bytes", facts->available_bytes);
 	report_add_known(object, "cgroup_limit_bytes",
-		   facts->cgroup.version ? facts->cgroup.limit : PROBE_UNKNOWN);
+			 facts->cgroup.version ? facts->cgroup.limit : PROBE_UNKNOWN);
 	report_add_string(object, "cgroup", facts->cgroup.version ? facts->cgroup.path : NULL);
 }
 

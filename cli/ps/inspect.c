@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One process, apart from its pages: whether it is the one that was selected, what its counters say,
- * and what the kernel sums up for it where frames cannot be seen.
+ * One process, apart from its pages: whether it is the one that was selected, what its counters
+ * say, and what the kernel sums up for it where frames cannot be seen.
  */
 #include <errno.h>
 #include <unistd.h>

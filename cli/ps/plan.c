@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a sample looks at: how large its windows are, and how far apart, so that all of them together
- * stay within the budget.
+ * What a sample looks at: how large its windows are, and how far apart, so that all of them
+ * together stay within the budget.
  */
 #include <errno.h>
 

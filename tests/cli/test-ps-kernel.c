@@ -108,8 +108,8 @@ TEST(fork_shares_until_somebody_writes)
 
 /*
  * Three children with 16,000 pages each: budgets from a fifth of these to nearly all, where strata
- * are hardly longer than windows. An interval may be wrong once in a hundred times: twice as wide it
- * never is.
+ * are hardly longer than windows. An interval may be wrong once in a hundred times: twice as wide
+ * it never is.
  */
 TEST(a_sample_is_as_right_as_it_says)
 {

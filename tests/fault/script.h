@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A script of public calls that uses everything the library has, and what each of them has to leave.
+ * A script of public calls that uses everything the library has, and what each of them has to
+ * leave.
  *
  * Pages are uniform: one byte says what a page holds. Under a trap plain stores are steps as well.
  */

@@ -4,10 +4,10 @@
  * that the two do not share a mistake.
  *
  * Whole files are read into memory. Understood are version 3 images without incompatible features
- * but zstd compression (where libzstd is there), standard, compressed and zero clusters, and backing
- * files in the same directory; all else is refused. What it checks while it opens a file is what
- * `qemu-img check` would: every cluster has as many references as it counts, and one that is not
- * of compressed data has one at most.
+ * but zstd compression (where libzstd is there), standard, compressed and zero clusters, and
+ * backing files in the same directory; all else is refused. What it checks while it opens a file
+ * is what `qemu-img check` would: every cluster has as many references as it counts, and one that
+ * is not of compressed data has one at most.
  */
 #ifndef TESTS_STORE_IMAGE_H
 #define TESTS_STORE_IMAGE_H
