@@ -161,19 +161,23 @@ static int arm_round(struct trap *trap, uint64_t *ret_armed)
 }
 
 /* Rounds help while each arms much less than the one before: writers dirty pages only as fast as
- * they trap. Few pages are left to the cut. */
-#define FEW_PAGES   64u
-#define MOST_ROUNDS 8u
+ * they trap. One that arms more may be one in which this thread was not let run: the next tells.
+ * Few pages are left to the cut. */
+#define FEW_PAGES    64u
+#define MOST_ROUNDS  16u
+#define STUCK_ROUNDS 2u
 
 int trap_arm_ahead(struct trap *trap)
 {
 	uint64_t armed = UINT64_MAX, before;
+	unsigned stuck = 0;
 	int r = trap_start(trap);
 
 	for (unsigned round = 0; r == 0 && round < MOST_ROUNDS && armed > FEW_PAGES; round++) {
 		before = armed;
 		r = arm_round(trap, &armed);
-		if (armed > before / 4 * 3)
+		stuck = armed > before / 4 * 3 ? stuck + 1 : 0;
+		if (stuck == STUCK_ROUNDS)
 			break;
 	}
 	return r;
