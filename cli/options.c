@@ -288,13 +288,14 @@ struct cursor {
 	int next;
 };
 
-/* The argument of an option: attached to it, or the next word. */
+/* The argument of an option: attached to it, or the next word. Not the "--" that ends the options:
+ * somebody forgot the argument before the command that follows it. */
 static const char *take_argument(struct cursor *cursor, const struct command_option *option,
 				 const char *attached)
 {
 	if (attached)
 		return attached;
-	if (cursor->next < cursor->argc)
+	if (cursor->next < cursor->argc && strcmp(cursor->argv[cursor->next], "--") != 0)
 		return cursor->argv[cursor->next++];
 	complain("--%s needs an argument; give %s", option->name, option->argument);
 	return NULL;

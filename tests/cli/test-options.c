@@ -97,6 +97,7 @@ TEST(double_dash_ends_options)
 	is_str(words[0], "-n", "looks like an option");
 	is_str(words[2], "--", "only the first counts");
 	is_errno(parse(&verb, "-", &operands), 0, "a dash alone is an operand");
+	is_errno(parse(&verb, "--name=-- a", &operands), 0, "attached, it is an argument");
 }
 
 TEST(a_program_keeps_its_own_options)
@@ -135,6 +136,8 @@ TEST(wrong_lines_are_refused)
 		"a --=x",
 		"a ---",
 		"a --json",
+		"--name -- a",
+		"-r -- a",
 	};
 	int operands = -7;
 	size_t i;
