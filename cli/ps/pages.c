@@ -60,7 +60,7 @@ int reading_words(struct reading *reading, uint64_t page, size_t count, bool mor
 
 static int read_range(struct reading *reading, uint64_t page, uint64_t count)
 {
-	const uint64_t *words;
+	const uint64_t *words = NULL;
 	size_t wanted;
 	int error = 0;
 
