@@ -126,16 +126,15 @@ static int sort_pieces(struct job *job)
 {
 	const struct piece *piece;
 	struct pages *pages;
+	int error = 0;
 	size_t i;
 
 	for (i = 0; i < job->read.count; i++)
 		job->pages[job->read.pieces[i].process].room++;
-	for (i = job->first; i < job->end; i++) {
-		pages = &job->pages[i];
-		pages->pieces = malloc((pages->room + 1) * sizeof(*pages->pieces));
-		if (!pages->pieces)
-			return -ENOMEM;
-	}
+	for (i = job->first; i < job->end && !error; i++)
+		error = pages_make_room(&job->pages[i]);
+	if (error)
+		return error;
 	for (i = 0; i < job->read.count; i++) {
 		piece = &job->read.pieces[i];
 		pages = &job->pages[piece->process];

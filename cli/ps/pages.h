@@ -123,6 +123,8 @@ void page_reader_finish(const struct page_world *world, struct page_reader *read
 
 /* The shares in frames that the pieces hold are given back. */
 void pages_withdraw(const struct page_world *world, const struct pages *pages);
+/* Of none so far: memory for `room` pieces, which the caller knows to be enough. */
+int pages_make_room(struct pages *pages);
 int pages_append(struct pages *to, const struct piece *piece);
 void pages_free(struct pages *pages);
 void page_reader_free(struct page_reader *reader);

@@ -5,6 +5,12 @@
 
 #include "cli/ps/pages.h"
 
+int pages_make_room(struct pages *pages)
+{
+	pages->pieces = malloc((pages->room + 1) * sizeof(*pages->pieces));
+	return pages->pieces ? 0 : -ENOMEM;
+}
+
 int pages_append(struct pages *to, const struct piece *piece)
 {
 	size_t room = to->room ? 2 * to->room : 1024;
