@@ -27,12 +27,23 @@ static uint64_t copies(struct cow_region *region)
 	return stats.copied_pages;
 }
 
+/* ThreadSanitizer takes a plain store for done before it traps and waits for the copier, and has a
+ * thread of its own. */
+#ifdef __SANITIZE_THREAD__
+#define SANITIZES_THREADS true
+#else
+#define SANITIZES_THREADS false
+#endif
+
 static void write_some(struct cow_region *region, unsigned step, unsigned char byte)
 {
 	unsigned char *base = cow_region_get_base(region);
 
 	for (unsigned page = 0; page < PAGES; page += step)
-		base[page * PAGE + 5] = byte;
+		if (SANITIZES_THREADS)
+			cow_region_write(region, page * PAGE + 5, &byte, 1);
+		else
+			base[page * PAGE + 5] = byte;
 }
 
 static void is_all(struct cow_snapshot *snapshot, unsigned step, unsigned char byte)
@@ -81,10 +92,15 @@ static void wait_until_alone(void)
 
 static void keep_in_the_cut(void)
 {
-	struct cow_region *region = ahead_region(0);
 	struct cow_snapshot *snapshot = NULL;
+	struct cow_region *region;
 	uint64_t before;
 
+	if (SANITIZES_THREADS) {
+		skip("a thread of the sanitizer's is always there");
+		return;
+	}
+	region = ahead_region(0);
 	write_some(region, 1, 1);
 	for (unsigned char round = 2; round < 20; round++) {
 		struct cow_snapshot *older = snapshot;

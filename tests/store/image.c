@@ -389,7 +389,7 @@ static void read_piece(const struct image *image, uint64_t offset, unsigned char
 			image_read(image->backing, offset, to, length);
 			break;
 		}
-		/* fall through */
+		__attribute__((fallthrough));
 	case IMAGE_ZERO:
 		memset(to, 0, length);
 		break;

@@ -45,8 +45,10 @@ TEST(the_librarys_threads_do_not_count)
 {
 	pthread_t own;
 
-	if (HAS_ANOTHER)
+	if (HAS_ANOTHER) {
 		skip("a thread of the sanitizer's is always there");
+		return;
+	}
 	ok(sys_is_alone(), "at first");
 	start(&own, true);
 	ok(sys_is_alone(), "beside a thread of the library");
@@ -72,13 +74,17 @@ TEST(a_child_has_none_of_its_parents)
 	int status = 0;
 	pid_t pid;
 
+	if (HAS_ANOTHER) {
+		skip("under ThreadSanitizer a child cannot start threads");
+		return;
+	}
 	start(&own, true);
 	pid = fork();
 	if (pid == 0) {
 		bool alone = sys_is_alone();
 
 		start(&other, false);
-		_exit((alone || HAS_ANOTHER) && !sys_is_alone() ? 0 : 1);
+		_exit(alone && !sys_is_alone() ? 0 : 1);
 	}
 	waitpid(pid, &status, 0);
 	is_int(status, 0, "the child counts anew");
