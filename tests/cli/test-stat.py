@@ -479,8 +479,10 @@ def attached_process_ends():
 
 
 def started_with_signals(*words):
+    # Under nohup everything ignores SIGHUP.
     watch = subprocess.Popen([COW, "stat", *words, "--", WORK, "signals"], text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
     assert watch.stdout.readline() == "ready\n"
     return watch
 
