@@ -95,7 +95,9 @@ static int take_estimate(const struct page_world *world, const struct pages *pag
 
 	if (!list)
 		return -ENOMEM;
-	sum.uss = sum.inside = sum.outside = sum.ksm = 0;
+	sum.uss = sum.inside = sum.outside = 0;
+	if (!world->unmarked)
+		sum.ksm = 0;
 	met = add_kind(world, pages, PAGE_ANON, list, &pss, &sum);
 	met |= add_kind(world, pages, PAGE_FILE, list, &pss, &sum);
 	free(list);

@@ -43,7 +43,8 @@ static uint64_t take_exact(const struct page_world *world, const struct pages *p
 	process->uss = sums.private_pages * world->page_bytes;
 	process->inside = sums.inside * world->page_bytes;
 	process->outside = sums.outside * world->page_bytes;
-	process->ksm = sums.ksm * world->page_bytes;
+	if (!world->unmarked)
+		process->ksm = sums.ksm * world->page_bytes;
 	process->thp = thp_pages * world->page_bytes;
 	return unlisted;
 }

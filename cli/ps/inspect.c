@@ -63,18 +63,24 @@ static uint64_t or_zero(uint64_t value)
 	return value == KEYED_ABSENT ? 0 : value;
 }
 
-static int read_rollup(const struct job *job, int directory, struct proc_buffer *buffer,
-		       struct ps_process *process)
+static int read_smaps(const struct job *job, int directory, struct proc_buffer *buffer,
+		      struct proc_smaps *smaps)
 {
 	const struct proc_root *root = &job->options->root;
-	struct proc_smaps smaps;
 	struct text text;
 	int error = proc_read_at(root, directory, "smaps_rollup", buffer, &text);
 
 	if (error == -ENOENT)
 		error = proc_read_at(root, directory, "smaps", buffer, &text);
-	if (!error)
-		error = proc_smaps_parse(text, &smaps);
+	return error ? error : proc_smaps_parse(text, smaps);
+}
+
+static int read_rollup(const struct job *job, int directory, struct proc_buffer *buffer,
+		       struct ps_process *process)
+{
+	struct proc_smaps smaps;
+	int error = read_smaps(job, directory, buffer, &smaps);
+
 	if (error)
 		return error;
 	process->rss = smaps.rss_bytes;
@@ -87,14 +93,34 @@ static int read_rollup(const struct job *job, int directory, struct proc_buffer 
 	return 0;
 }
 
+/* Where no frame tells whether it is a merged one. */
+static void ask_for_merged(const struct job *job, int directory, struct proc_buffer *buffer,
+			   struct ps_process *process)
+{
+	struct proc_smaps smaps;
+
+	if (read_smaps(job, directory, buffer, &smaps) == 0)
+		process->ksm = known(smaps.ksm_bytes);
+}
+
 /* By frames it is opened only; its pages are read with those of the others. */
 static int read_memory(struct job *job, struct page_reader *reader, int directory, size_t number,
 		       const struct proc_status *status)
 {
+	struct ps_process *process = &job->result->processes[number];
+	struct page_source *source;
+	int error;
+
 	if (!job->world)
-		return read_rollup(job, directory, &reader->text, &job->result->processes[number]);
-	return pages_open(job->world, reader, directory, status, (uint32_t)number,
-			  &job->sources[number - job->first]);
+		return read_rollup(job, directory, &reader->text, process);
+	source = &job->sources[number - job->first];
+	error = pages_open(job->world, reader, directory, status, (uint32_t)number, source);
+	if (error || !job->world->unmarked)
+		return error;
+	process->ksm = 0;
+	if (source->merging)
+		ask_for_merged(job, directory, &reader->text, process);
+	return 0;
 }
 
 static int measure_process(struct job *job, struct page_reader *reader, int directory,

@@ -48,9 +48,10 @@ static int measure_frames(struct job *job)
 	int error = job_measure_all(job);
 
 	if (!error)
-		error = frame_set_resolve(world->frames, world->strata != NULL,
-					  job->options->threads, page_world_counts,
-					  world->merging ? page_world_flags : NULL, world);
+		error = frame_set_resolve(
+			world->frames, world->strata != NULL, job->options->threads,
+			page_world_counts,
+			world->merging && !world->unmarked ? page_world_flags : NULL, world);
 	if (error)
 		return error;
 	if (world->strata)

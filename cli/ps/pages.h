@@ -40,7 +40,8 @@ struct page_world {
 	const struct proc_root *root;
 	uint64_t page_bytes;
 	int kpagecount, kpageflags;
-	bool merging; /* KSM has merged pages */
+	bool merging;  /* KSM has merged pages */
+	bool unmarked; /* but kpageflags does not tell them from other anonymous ones */
 	struct frame_set *frames;
 	/* Of a sample: */
 	struct strata *strata; /* NULL: everything is read */

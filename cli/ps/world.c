@@ -2,6 +2,7 @@
 /* The machine's side of reading: its frames, and the files that tell about each of them. */
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -19,6 +20,31 @@ static int read_frames_end(const struct proc_root *root, uint64_t *ret_end)
 		error = proc_zoneinfo_end(text, ret_end);
 	proc_buffer_free(&buffer);
 	return error;
+}
+
+/*
+ * From 6.9 on, until that was mended, kernels mark every anonymous page as a merged one: then a
+ * fresh one of our own is, too. The sums of smaps have it right.
+ */
+static bool marks_all(const struct page_world *world)
+{
+	uint64_t word = 0, flags = 0;
+	volatile char *page;
+	int pagemap;
+
+	page = mmap(NULL, world->page_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		    -1, 0);
+	if (page == MAP_FAILED)
+		return false;
+	*page = 1;
+	pagemap = proc_root_open_file(world->root, "proc/self/pagemap");
+	if (pagemap >= 0 &&
+	    page_words_read(pagemap, (uintptr_t)page / world->page_bytes, 1, &word) == 1)
+		page_words_read(world->kpageflags, word & PAGEMAP_FRAME, 1, &flags);
+	if (pagemap >= 0)
+		close(pagemap);
+	munmap((void *)page, world->page_bytes);
+	return flags & KPAGE_KSM;
 }
 
 int page_world_open(struct page_world *world, const struct proc_root *root)
@@ -42,6 +68,7 @@ int page_world_open(struct page_world *world, const struct proc_root *root)
 	/* A kernel without KSM has no such file. */
 	proc_root_read_u64(root, "sys/kernel/mm/ksm/pages_shared", &merged);
 	world->merging = merged > 0;
+	world->unmarked = !error && world->merging && marks_all(world);
 	if (error)
 		page_world_close(world);
 	return error;
