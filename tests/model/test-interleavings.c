@@ -24,7 +24,7 @@
 #define MODEL_LARGE 0
 #endif
 
-#define MOST_STATES 20000000u
+#define MOST_STATES 40000000u
 
 static const struct scenario *find_scenario(const char *name)
 {
