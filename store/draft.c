@@ -63,6 +63,23 @@ int draft_write(struct draft *draft, uint64_t cluster, const unsigned char *byte
 	return r < 0 ? r : io_write_bytes(draft->fd, bytes, count * CLUSTER, cluster * CLUSTER);
 }
 
+int draft_write_padded(struct draft *draft, uint64_t cluster, const void *bytes, size_t length)
+{
+	uint64_t count = div_up(length, CLUSTER);
+	unsigned char *padded;
+	int r;
+
+	if (count == 0)
+		return 0;
+	padded = sys_alloc(count * CLUSTER);
+	if (!padded)
+		return -ENOMEM;
+	memcpy(padded, bytes, length);
+	r = draft_write(draft, cluster, padded, count);
+	sys_free(padded);
+	return r;
+}
+
 int draft_write_sparse(struct draft *draft, uint64_t cluster, const unsigned char *bytes,
 		       uint64_t count)
 {

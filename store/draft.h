@@ -29,6 +29,8 @@ int draft_open(struct draft *draft, struct cow_store *store, const struct layer_
 /* The checksum of a cluster that the caller writes by itself. */
 int draft_note(struct draft *draft, uint64_t cluster, uint32_t crc);
 int draft_write(struct draft *draft, uint64_t cluster, const unsigned char *bytes, uint64_t count);
+/* Bytes that need not fill their last cluster: it ends in zeroes. */
+int draft_write_padded(struct draft *draft, uint64_t cluster, const void *bytes, size_t length);
 /* Clusters of zeroes stay holes. */
 int draft_write_sparse(struct draft *draft, uint64_t cluster, const unsigned char *bytes,
 		       uint64_t count);

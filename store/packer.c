@@ -237,8 +237,6 @@ int packer_new(struct cow_store *store, const struct writer_config *config,
 /* What is left in the buffer, and the state behind it, at the next boundary. */
 static int write_rest(struct packer *packer, uint64_t manifest)
 {
-	uint64_t state = div_up(packer->config.state_length, CLUSTER);
-	unsigned char *bytes;
 	int r;
 
 	memset(packer->buffer + (packer->at - packer->written), 0, CLUSTER);
@@ -247,15 +245,9 @@ static int write_rest(struct packer *packer, uint64_t manifest)
 	/* Checksums also of the hole that may follow. */
 	if (r == 0)
 		r = draft_note(&packer->draft, manifest * PACKED_PAGES, crc32c_of_zero_cluster());
-	if (r < 0 || state == 0)
-		return r;
-	bytes = sys_alloc(state * CLUSTER);
-	if (!bytes)
-		return -ENOMEM;
-	memcpy(bytes, packer->config.state, packer->config.state_length);
-	r = draft_write(&packer->draft, manifest * PACKED_PAGES, bytes, state);
-	sys_free(bytes);
-	return r;
+	return r < 0 ? r :
+		       draft_write_padded(&packer->draft, manifest * PACKED_PAGES,
+					  packer->config.state, packer->config.state_length);
 }
 
 static struct footer make_footer(const struct packer *packer, uint64_t manifest, uint64_t count)

@@ -254,24 +254,17 @@ int writer_new(struct cow_store *store, const struct writer_config *config,
 	return 0;
 }
 
-/* The state, padded; it is covered by the array. */
+/* It is covered by the array. */
 static int write_state(struct writer *writer, uint64_t tail)
 {
 	uint64_t clusters = div_up(writer->config.state_length, CLUSTER);
-	unsigned char *bytes;
 	int r = 0;
 
-	if (clusters == 0)
-		return 0;
-	bytes = sys_alloc(clusters * CLUSTER);
-	if (!bytes)
-		return -ENOMEM;
-	memcpy(bytes, writer->config.state, writer->config.state_length);
 	for (uint64_t i = 0; r == 0 && i < clusters; i++)
 		r = enter(writer, tail + i, (writer->next + i) * CLUSTER | QCOW2_COPIED);
 	if (r == 0)
-		r = draft_write(&writer->draft, writer->next, bytes, clusters);
-	sys_free(bytes);
+		r = draft_write_padded(&writer->draft, writer->next, writer->config.state,
+				       writer->config.state_length);
 	writer->next += clusters;
 	return r;
 }
