@@ -59,6 +59,15 @@ static void is_all(struct cow_snapshot *snapshot, unsigned step, unsigned char b
 	is_u64(wrong, 0, "pages of the snapshot that are not as they were");
 }
 
+/* The first interval is where it learns what is written; in each of the others it asks an eighth of
+ * the pages whether they still are. */
+static void few_are_copied(struct cow_region *region, uint64_t before, unsigned round)
+{
+	if (round > 2)
+		ok(copies(region) - before <= PAGES / 4 / 8,
+		   "round %u: few copies made by the writer", round);
+}
+
 TEST(what_is_written_again_does_not_trap)
 {
 	struct cow_region *region = ahead_region(0);
@@ -73,11 +82,7 @@ TEST(what_is_written_again_does_not_trap)
 		before = copies(region);
 		write_some(region, 4, round);
 		is_all(snapshot, 4, (unsigned char)(round - 1));
-		/* The first interval is where it learns what is written; in each of the others it
-		 * asks an eighth of the pages whether they still are. */
-		if (round > 2)
-			ok(copies(region) - before <= PAGES / 4 / 8,
-			   "round %u: few copies made by the writer", round);
+		few_are_copied(region, before, round);
 	}
 	cow_snapshot_unref(snapshot);
 	cow_region_free(region);
@@ -112,9 +117,7 @@ static void keep_in_the_cut(void)
 		is_all(snapshot, 4, (unsigned char)(round - 1));
 		if (older)
 			is_all(older, 4, (unsigned char)(round - 2));
-		if (round > 2)
-			ok(copies(region) - before <= PAGES / 4 / 8,
-			   "round %u: few copies made by the writer", round);
+		few_are_copied(region, before, round);
 		cow_snapshot_unref(older);
 	}
 	cow_snapshot_unref(snapshot);
