@@ -187,6 +187,23 @@ static void is_in_memory(struct cow_region *region, unsigned i)
 	free(got);
 }
 
+static struct cow_region *fill_compressed(struct cow_store **ret_store)
+{
+	struct cow_region *region;
+
+	*ret_store = open_store(quick_scratch(), COW_STORE_CREATE);
+	region = fill_store(*ret_store);
+	compact(*ret_store, COW_COMPACT_COMPRESS, 3);
+	return region;
+}
+
+static void finish(struct cow_store *store, struct cow_region *region)
+{
+	cow_region_free(region);
+	cow_store_close(store);
+	forget_contents();
+}
+
 TEST(cold_layers_are_compressed)
 {
 	struct cow_store *store;
@@ -194,9 +211,7 @@ TEST(cold_layers_are_compressed)
 
 	if (!can_compress())
 		return;
-	store = open_store(quick_scratch(), COW_STORE_CREATE);
-	region = fill_store(store);
-	compact(store, COW_COMPACT_COMPRESS, 3);
+	region = fill_compressed(&store);
 	ok(is_compressed(store, 0), "the base");
 	ok(!is_compressed(store, 1), "not what is sparse");
 	ok(is_compressed(store, 2), "what is dense");
@@ -208,9 +223,7 @@ TEST(cold_layers_are_compressed)
 	put_mixed(region, 1, 9);
 	save_layer(store, region, 5);
 	check_all(store);
-	cow_region_free(region);
-	cow_store_close(store);
-	forget_contents();
+	finish(store, region);
 }
 
 TEST(they_are_merged)
@@ -220,9 +233,7 @@ TEST(they_are_merged)
 
 	if (!can_compress())
 		return;
-	store = open_store(quick_scratch(), COW_STORE_CREATE);
-	region = fill_store(store);
-	compact(store, COW_COMPACT_COMPRESS, 3);
+	region = fill_compressed(&store);
 	is_errno(cow_store_delete(store, ids[0]), 0, "the base is deleted");
 	ids[0][0] = '\0';
 	compact(store, 0, 1);
@@ -235,9 +246,7 @@ TEST(they_are_merged)
 	ok(!is_compressed(store, 4), "what has a tag is written as it is");
 	check_all(store);
 	is_in_memory(region, 5);
-	cow_region_free(region);
-	cow_store_close(store);
-	forget_contents();
+	finish(store, region);
 }
 
 TEST(deep_ones_become_bases)
@@ -256,9 +265,7 @@ TEST(deep_ones_become_bases)
 	is_errno(cow_store_compact(store, &options, &stats), 0, "compacted");
 	is_u64(stats.depth, 1, "depth");
 	check_all(store);
-	cow_region_free(region);
-	cow_store_close(store);
-	forget_contents();
+	finish(store, region);
 }
 
 static int count_range(size_t offset, size_t length, void *context)
@@ -317,9 +324,7 @@ TEST(differences_and_imports)
 	}
 	cow_snapshot_unref(snapshot);
 	cow_store_close(other);
-	cow_region_free(region);
-	cow_store_close(store);
-	forget_contents();
+	finish(store, region);
 }
 
 /* One bit of a byte of the base's file. */
@@ -348,9 +353,7 @@ TEST(every_flip_is_found)
 
 	if (!can_compress())
 		return;
-	store = open_store(quick_scratch(), COW_STORE_CREATE);
-	region = fill_store(store);
-	compact(store, COW_COMPACT_COMPRESS, 3);
+	region = fill_compressed(&store);
 	cow_region_free(region);
 	is_errno(cow_store_get_info(store, ids[0], &info), 0, "the base");
 	options.trap = TEST_TRAP;
