@@ -10,37 +10,6 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include "proc/areas.h"
-
-bool ps_can_see_frames(const struct proc_root *root)
-{
-	size_t page_bytes = (size_t)sysconf(_SC_PAGESIZE);
-	volatile char *page;
-	uint64_t word = 0;
-	off_t at;
-	int fd, counts;
-
-	if (root->captured)
-		return false;
-	page = mmap(NULL, page_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (page == MAP_FAILED)
-		return false;
-	*page = 1;
-	at = (off_t)((uintptr_t)page / page_bytes * sizeof(word));
-	fd = proc_root_open_file(root, "proc/self/pagemap");
-	counts = proc_root_open_file(root, "proc/kpagecount");
-	if (fd < 0 || counts < 0 || pread(fd, &word, sizeof(word), at) != (ssize_t)sizeof(word))
-		word = 0;
-	if (fd >= 0)
-		close(fd);
-	if (counts >= 0)
-		close(counts);
-	munmap((void *)page, page_bytes);
-	return (word & PAGEMAP_FRAME) != 0;
-}
 
 static int measure_frames(struct job *job)
 {

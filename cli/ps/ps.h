@@ -80,10 +80,10 @@ int ps_select_tree(const struct proc_root *root, pid_t top, struct ps_result *re
 int ps_select_pids(const struct proc_root *root, const pid_t *pids, size_t count,
 		   struct ps_result *result);
 
-/* --- measure.c --- */
-
-/* Whether frame numbers can be seen here. */
+/* Whether frame numbers can be seen here (world.c). */
 bool ps_can_see_frames(const struct proc_root *root);
+
+/* --- measure.c --- */
 int ps_measure(const struct ps_options *options, struct ps_result *result);
 void ps_result_free(struct ps_result *result);
 

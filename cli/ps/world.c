@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cli/ps/pages.h"
+#include "cli/ps/ps.h"
 #include "cli/ps/reading.h"
 #include "proc/areas.h"
 
@@ -22,28 +23,63 @@ static int read_frames_end(const struct proc_root *root, uint64_t *ret_end)
 	return error;
 }
 
+/* A page of our own, and what the pagemap says of it: 0 where it says nothing. */
+struct own_page {
+	void *at;
+	uint64_t word;
+};
+
+static struct own_page own_page_make(const struct proc_root *root)
+{
+	size_t page_bytes = (size_t)sysconf(_SC_PAGESIZE);
+	struct own_page page = { .at = mmap(NULL, page_bytes, PROT_READ | PROT_WRITE,
+					    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) };
+	int pagemap = proc_root_open_file(root, "proc/self/pagemap");
+
+	if (page.at != MAP_FAILED && pagemap >= 0) {
+		*(volatile char *)page.at = 1;
+		if (page_words_read(pagemap, (uintptr_t)page.at / page_bytes, 1, &page.word) != 1)
+			page.word = 0;
+	}
+	if (pagemap >= 0)
+		close(pagemap);
+	return page;
+}
+
+static void own_page_free(const struct own_page *page)
+{
+	if (page->at != MAP_FAILED)
+		munmap(page->at, (size_t)sysconf(_SC_PAGESIZE));
+}
+
+bool ps_can_see_frames(const struct proc_root *root)
+{
+	struct own_page page;
+	int counts;
+
+	if (root->captured)
+		return false;
+	counts = proc_root_open_file(root, "proc/kpagecount");
+	if (counts < 0)
+		return false;
+	close(counts);
+	page = own_page_make(root);
+	own_page_free(&page);
+	return page.word & PAGEMAP_FRAME;
+}
+
 /*
  * From 6.9 on, until that was mended, kernels mark every anonymous page as a merged one: then a
  * fresh one of our own is, too. The sums of smaps have it right.
  */
 static bool marks_all(const struct page_world *world)
 {
-	uint64_t word = 0, flags = 0;
-	volatile char *page;
-	int pagemap;
+	struct own_page page = own_page_make(world->root);
+	uint64_t flags = 0;
 
-	page = mmap(NULL, world->page_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-		    -1, 0);
-	if (page == MAP_FAILED)
-		return false;
-	*page = 1;
-	pagemap = proc_root_open_file(world->root, "proc/self/pagemap");
-	if (pagemap >= 0 &&
-	    page_words_read(pagemap, (uintptr_t)page / world->page_bytes, 1, &word) == 1)
-		page_words_read(world->kpageflags, word & PAGEMAP_FRAME, 1, &flags);
-	if (pagemap >= 0)
-		close(pagemap);
-	munmap((void *)page, world->page_bytes);
+	if (page.word & PAGEMAP_FRAME)
+		page_words_read(world->kpageflags, page.word & PAGEMAP_FRAME, 1, &flags);
+	own_page_free(&page);
 	return flags & KPAGE_KSM;
 }
 
