@@ -278,10 +278,51 @@ static bool is_caught(const struct crash_log *mutant, size_t at)
 	return crash_each_state(mutant, &options, check, NULL, NULL) != 0;
 }
 
-/* A directory's sync behind a new HEAD, in a call that promises nothing new (a compaction): HEAD
- * then only forgets layers that are gone, and the old one does no harm. */
+static bool has_layer(const struct work_state *state, const char *id)
+{
+	for (size_t i = 0; i < state->count; i++)
+		if (strcmp(state->layers[i].id, id) == 0)
+			return true;
+	return false;
+}
+
+static bool is_named(const struct work_state *state, const char *id)
+{
+	bool named = strcmp(state->head, id) == 0;
+
+	for (size_t i = 0; i < WORK_TAGS; i++)
+		named |= strcmp(state->tags[i].id, id) == 0;
+	return named;
+}
+
+/* Whether the call before the next mark removes the file of a layer that nothing names. With or
+ * without its file the store is as it was before the call or after it, whatever HEAD says. */
+static bool removes_unnamed(const struct crash_log *log, size_t at, unsigned mark)
+{
+	const struct work_state *before = &recording.states[mark], *after = before + 1;
+	bool unlinks = false;
+
+	if (recording.kinds[mark + 1] != WORK_DELETE)
+		return false;
+	while (at > 0 && log->ops[at - 1].kind != CRASH_MARK)
+		at--;
+	for (; at < log->count && log->ops[at].kind != CRASH_MARK; at++)
+		unlinks |= log->ops[at].kind == CRASH_UNLINK;
+	for (size_t i = 0; i < before->count; i++)
+		if (!has_layer(after, before->layers[i].id) &&
+		    is_named(before, before->layers[i].id))
+			return false;
+	return unlinks;
+}
+
+/*
+ * A directory's sync where nothing rests on its order: anywhere in a call that removes what nothing
+ * names; and the last one of a compaction or a deletion, which only lets the store read the same in
+ * a shorter way: a layer without its parent, a HEAD that no longer says what is being removed.
+ */
 static bool is_harmless(const struct crash_log *log, size_t at)
 {
+	enum work_kind kind;
 	unsigned mark = 0;
 	size_t sync = at;
 
@@ -290,10 +331,11 @@ static bool is_harmless(const struct crash_log *log, size_t at)
 			mark = log->ops[i].mark;
 	while (sync < log->count && log->ops[sync].kind != CRASH_SYNC_DIRECTORY)
 		sync++;
-	if (mark + 1 >= recording.count || sync >= log->count || sync == 0)
+	if (mark + 1 >= recording.count || sync + 1 >= log->count || sync - at > 1)
 		return false;
-	return recording.kinds[mark + 1] == WORK_COMPACT && sync - at <= 1 &&
-	       strcmp(log->ops[sync - 1].other, "HEAD") == 0;
+	kind = recording.kinds[mark + 1];
+	return removes_unnamed(log, at, mark) || (log->ops[sync + 1].kind == CRASH_MARK &&
+						  (kind == WORK_COMPACT || kind == WORK_DELETE));
 }
 
 /* Where a layer is saved that nothing names, nobody would miss it: here all are named. */

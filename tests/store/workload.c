@@ -631,7 +631,7 @@ static bool check_content(struct cow_store *store, const char *directory,
 {
 	int r = cow_store_verify(store, NULL, note_damage, NULL, why);
 
-	if (r < 0) {
+	if (r != 0) {
 		if (!why[0])
 			snprintf(why, 256, "verify: %s", strerror(-r));
 		return false;
