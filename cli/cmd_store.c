@@ -158,8 +158,15 @@ static void log_message(int priority, const char *message, void *context)
 		return;
 	if (strncmp(message, "libcow: ", 8) == 0)
 		message += 8;
+	if (strncmp(message, "store: ", 7) == 0)
+		message += 7;
 	complain("%s", message);
 	said = true;
+}
+
+bool store_has_complained(void)
+{
+	return said;
 }
 
 /* --- the way to an action --- */

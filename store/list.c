@@ -123,6 +123,25 @@ ssize_t cow_store_get_state(struct cow_store *store, const char *id, void *buffe
 	return r < 0 ? r : n;
 }
 
+/* Who lists a store would else take it for an emptier one. */
+static void complain_missing(const struct cow_store *store, const struct index *index)
+{
+	const struct refs *refs = &store->refs;
+	char id[COW_ID_LENGTH];
+
+	if (!id_is_none(&refs->head) && !index_find(index, &refs->head)) {
+		id_print(&refs->head, id);
+		store_complain(store, NAME_HEAD, "names the layer %s, which is missing", id);
+	}
+	for (size_t i = 0; i < refs->tag_count; i++)
+		if (!index_find(index, &refs->tags[i].id)) {
+			id_print(&refs->tags[i].id, id);
+			store_complain(store, NAME_HEAD,
+				       "the tag %s names the layer %s, which is missing",
+				       refs->tags[i].name, id);
+		}
+}
+
 int cow_store_list(struct cow_store *store, cow_layer_fn layer, void *context)
 {
 	struct cow_layer_info info;
@@ -139,6 +158,7 @@ int cow_store_list(struct cow_store *store, cow_layer_fn layer, void *context)
 		store_end(store);
 		return r;
 	}
+	complain_missing(store, &index);
 	for (size_t i = 0; r == 0 && i < index.count; i++) {
 		if (index.entries[i].footer.sequence > store->refs.sequence)
 			continue; /* of a save that never happened */

@@ -77,13 +77,13 @@ static const struct cow_layer_info *find_head(const struct store_layers *found)
 	return NULL;
 }
 
-static const struct cow_layer_info *find_tag(const struct store_layers *found, const char *name)
+static const struct store_tag *find_tag(const struct store_layers *found, const char *name)
 {
 	size_t i;
 
 	for (i = 0; i < found->tag_count; i++)
 		if (strcmp(found->tags[i].name, name) == 0)
-			return find_id(found, found->tags[i].id);
+			return &found->tags[i];
 	return NULL;
 }
 
@@ -107,17 +107,18 @@ const struct cow_layer_info *layers_find(const struct store_run *run, const char
 {
 	const struct store_layers *found = &run->found;
 	const struct cow_layer_info *layer;
+	const struct store_tag *tag;
 	size_t fitting;
 
 	if (!name || strcmp(name, "HEAD") == 0) {
 		layer = find_head(found);
-		if (!layer)
+		if (!layer && !store_has_complained())
 			complain("%s has no HEAD yet: nothing was saved in it", run->directory);
 		return layer;
 	}
-	layer = find_tag(found, name);
-	if (layer)
-		return layer;
+	tag = find_tag(found, name);
+	if (tag) /* the library has said where its layer is missing */
+		return find_id(found, tag->id);
 	fitting = find_prefix(found, name, &layer);
 	if (fitting == 1)
 		return layer;

@@ -105,5 +105,7 @@ const char *graph_next(struct graph *graph, const struct cow_layer_info *layer,
 int store_progress(uint64_t done, uint64_t total, void *context);
 /* Clears the line of progress; says what failed. Returns an exit status. */
 __attribute__((format(printf, 2, 3))) int store_result(int result, const char *format, ...);
+/* Whether the library has named something that is wrong. */
+bool store_has_complained(void);
 
 #endif

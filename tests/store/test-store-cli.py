@@ -222,6 +222,23 @@ def every_flipped_bit_is_reported(directory):
 
 
 @case
+def what_is_named_is_missing(directory):
+    """A store whose newest layer was removed by hand is no empty store."""
+    store = Store(directory, 29, 8, "no-compact")
+    head = store.model["head"]
+    run(COW, "store", "tag", store.directory, "HEAD", "lost")
+    os.remove(store.path(head))
+    for words in (["info", store.directory], ["export", store.directory, directory + "/out"]):
+        said = fails(COW, "store", *words)
+        contains(said, f"cow store: {store.directory}/HEAD: names the layer {head}, which is missing",
+                 f"the tag lost names the layer {head}, which is missing")
+        assert "no HEAD yet" not in said, said
+    said = fails(COW, "store", "info", store.directory, "lost")
+    assert "no layer or tag" not in said, said
+    contains(fails(COW, "store", "log", store.directory, status=0), head)
+
+
+@case
 def files_cut_swapped_missing(directory):
     store = Store(directory, 28, 8, "chain")
     log = store.log()
