@@ -83,7 +83,9 @@ is "$status: $out" "0: hello, world" "it runs"
 # Each optional part that was built is installed.
 if [ -x "${COW:-}" ]; then
 	cow=$(find "$root" -path '*/bin/cow')
-	run env LD_LIBRARY_PATH="$libdir" "$cow" --version
+	# The loader knows /usr; from elsewhere the command finds its library by itself.
+	case $cow in "$root"/usr/bin/*) export LD_LIBRARY_PATH="$libdir" ;; esac
+	run "$cow" --version
 	is "$out" "cow $VERSION (libcow $VERSION)" "the installed command runs"
 	for place in bash-completion/completions/cow zsh/site-functions/_cow \
 		fish/vendor_completions.d/cow.fish; do
