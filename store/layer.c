@@ -19,6 +19,7 @@ static int read_footer(struct cow_store *store, int fd, const char *name, const 
 		       struct footer *ret_footer, uint64_t *ret_bytes)
 {
 	unsigned char cluster[CLUSTER];
+	struct footer footer;
 	uint64_t bytes, links;
 	int r;
 
@@ -32,7 +33,7 @@ static int read_footer(struct cow_store *store, int fd, const char *name, const 
 	}
 	r = io_read(fd, cluster, CLUSTER, bytes - CLUSTER);
 	if (r == 0)
-		r = footer_decode(cluster, ret_footer);
+		r = footer_decode(cluster, &footer);
 	if (r == -EUCLEAN) {
 		store_complain(store, name,
 			       "damaged or modified: its last cluster is not what "
@@ -41,10 +42,11 @@ static int read_footer(struct cow_store *store, int fd, const char *name, const 
 	}
 	if (r < 0)
 		return r;
-	if (!id_equal(&ret_footer->id, id)) {
+	if (!id_equal(&footer.id, id)) {
 		store_complain(store, name, "it is another layer than its name says");
 		return -EUCLEAN;
 	}
+	*ret_footer = footer;
 	*ret_bytes = bytes;
 	return 0;
 }

@@ -50,6 +50,30 @@ TEST(an_incremental_save_writes_what_changed)
 	cow_store_close(store);
 }
 
+TEST(a_layer_says_what_lies_below)
+{
+	struct cow_store *store = open_store(quick_scratch(), COW_STORE_CREATE);
+	struct cow_region *region = new_region(10);
+	char id[COW_ID_LENGTH], parent[COW_ID_LENGTH] = "";
+
+	cow_log_set(note_message, NULL);
+	logged.count = 0;
+	for (unsigned i = 0; i < 5; i++) {
+		struct cow_layer_info info = COW_LAYER_INFO_INIT;
+
+		put(region, i, 1);
+		is_errno(save(store, region, NULL, id), 0, "it is saved");
+		is_errno(cow_store_get_info(store, id, &info), 0, "what it is");
+		is_u64(info.depth, i, "layers below");
+		is_str(info.parent, parent, "its parent");
+		memcpy(parent, id, sizeof(parent));
+	}
+	is_u64(logged.count, 0, "messages: %s", logged.last);
+	cow_log_set(NULL, NULL);
+	cow_region_free(region);
+	cow_store_close(store);
+}
+
 /* Opened is not written. */
 TEST(pages_that_stayed_the_same_cost_nothing)
 {
@@ -197,5 +221,6 @@ TEST(a_directory_that_is_no_store_is_left_alone)
 }
 
 TAP_MAIN(CASE(a_full_save_reads_as_the_region), CASE(an_incremental_save_writes_what_changed),
-	 CASE(pages_that_stayed_the_same_cost_nothing), CASE(damage_is_found),
-	 CASE(state_and_tags_go_with_a_save), CASE(a_directory_that_is_no_store_is_left_alone))
+	 CASE(a_layer_says_what_lies_below), CASE(pages_that_stayed_the_same_cost_nothing),
+	 CASE(damage_is_found), CASE(state_and_tags_go_with_a_save),
+	 CASE(a_directory_that_is_no_store_is_left_alone))
