@@ -94,6 +94,20 @@ static int complain_missing(struct chain *chain, const struct layer_id *id)
 	return -ENOENT;
 }
 
+#define LOOK_AGAIN 1
+
+/* A compaction may have merged the parent into its child, and removed it, since the child was
+ * opened: then the child has another file by now. */
+static int find_out_why_missing(struct chain *chain, const struct layer_id *id)
+{
+	const struct layer *child = chain->depth ? chain->layers[chain->depth - 1] : NULL;
+
+	if (!child || !layer_is_stale(child))
+		return complain_missing(chain, id);
+	layer_forget(chain->store, &child->id);
+	return LOOK_AGAIN;
+}
+
 static int open_all(struct chain *chain, const struct layer_id *first)
 {
 	struct layer_id id = *first;
@@ -107,7 +121,7 @@ static int open_all(struct chain *chain, const struct layer_id *first)
 			return r;
 		r = layer_open(chain->store, &id, &layer);
 		if (r == -ENOENT)
-			return complain_missing(chain, &id);
+			return find_out_why_missing(chain, &id);
 		if (r < 0)
 			return r;
 		r = check_parent(chain, layer);
@@ -121,7 +135,7 @@ static int open_all(struct chain *chain, const struct layer_id *first)
 	return r;
 }
 
-int chain_open(struct cow_store *store, const struct layer_id *id, struct chain **ret_chain)
+static int open_once(struct cow_store *store, const struct layer_id *id, struct chain **ret_chain)
 {
 	struct chain *chain = sys_alloc(sizeof(*chain));
 	int r;
@@ -130,12 +144,38 @@ int chain_open(struct cow_store *store, const struct layer_id *id, struct chain 
 		return -ENOMEM;
 	chain->store = store;
 	r = open_all(chain, id);
-	if (r < 0) {
+	if (r != 0)
 		chain_close(chain);
-		return r;
-	}
-	*ret_chain = chain;
-	return 0;
+	else
+		*ret_chain = chain;
+	return r;
+}
+
+int chain_open(struct cow_store *store, const struct layer_id *id, struct chain **ret_chain)
+{
+	int r;
+
+	do
+		r = open_once(store, id, ret_chain);
+	while (r == LOOK_AGAIN);
+	return r;
+}
+
+int chain_open_named(struct cow_store *store, const char *name, struct chain **ret_chain)
+{
+	struct layer *layer = NULL;
+	struct layer_id id;
+	int r = layer_open_named(store, name, &layer);
+
+	/* Where it is missing for good chain_open() says so. */
+	if (layer)
+		id = layer->id;
+	else if (r == -ENOENT)
+		r = store_resolve(store, name, &id);
+	if (r == 0)
+		r = chain_open(store, &id, ret_chain);
+	layer_close(layer);
+	return r;
 }
 
 bool chain_is_packed(const struct chain *chain)

@@ -95,7 +95,6 @@ int cow_store_export(struct cow_store *store, const char *id, const char *path,
 		     cow_progress_fn progress, void *context)
 {
 	struct chain *chain = NULL;
-	struct layer_id found;
 	int r;
 
 	if (!path)
@@ -103,9 +102,7 @@ int cow_store_export(struct cow_store *store, const char *id, const char *path,
 	r = store_begin(store, false);
 	if (r < 0)
 		return r;
-	r = store_resolve(store, id, &found);
-	if (r == 0)
-		r = chain_open(store, &found, &chain);
+	r = chain_open_named(store, id, &chain);
 	store_end(store);
 	if (r == 0)
 		r = export_chain(chain, path, progress, context);
@@ -188,14 +185,6 @@ static int compare(struct comparison *c)
 	return r != 0 ? r : report_range(c);
 }
 
-static int open_named(struct cow_store *store, const char *name, struct chain **ret_chain)
-{
-	struct layer_id id;
-	int r = store_resolve(store, name, &id);
-
-	return r < 0 ? r : chain_open(store, &id, ret_chain);
-}
-
 int cow_store_diff(struct cow_store *store, const char *older, const char *newer,
 		   cow_range_fn range, void *context)
 {
@@ -208,9 +197,9 @@ int cow_store_diff(struct cow_store *store, const char *older, const char *newer
 	if (r < 0)
 		return r;
 	c = sys_alloc(sizeof(*c));
-	r = c ? open_named(store, older, &c->older.chain) : -ENOMEM;
+	r = c ? chain_open_named(store, older, &c->older.chain) : -ENOMEM;
 	if (r == 0)
-		r = open_named(store, newer, &c->newer.chain);
+		r = chain_open_named(store, newer, &c->newer.chain);
 	store_end(store);
 	if (r == 0) {
 		c->range = range;

@@ -103,7 +103,38 @@ static void link_all(struct index *index)
 	}
 }
 
-int index_build(struct cow_store *store, struct index *ret_index)
+int index_each_missing(const struct cow_store *store, const struct index *index, missing_fn missing,
+		       void *context)
+{
+	const struct refs *refs = &store->refs;
+	int r = 0;
+
+	if (!id_is_none(&refs->head) && !index_find(index, &refs->head))
+		r = missing(NULL, &refs->head, context);
+	for (size_t i = 0; r == 0 && i < refs->tag_count; i++)
+		if (!index_find(index, &refs->tags[i].id))
+			r = missing(&refs->tags[i], &refs->tags[i].id, context);
+	return r;
+}
+
+static int is_missing(const struct tag *tag, const struct layer_id *id, void *context)
+{
+	return 1;
+}
+
+static bool is_complete(const struct cow_store *store, const struct index *index)
+{
+	for (size_t i = 0; i < index->count; i++) {
+		const struct index_entry *entry = &index->entries[i];
+
+		if (!entry->error && !id_is_none(&entry->footer.parent) &&
+		    !index_find(index, &entry->footer.parent))
+			return false;
+	}
+	return index_each_missing(store, index, is_missing, NULL) == 0;
+}
+
+static int build_once(struct cow_store *store, struct index *ret_index)
 {
 	struct index index = { 0 };
 	struct building building = { store, &index };
@@ -118,6 +149,23 @@ int index_build(struct cow_store *store, struct index *ret_index)
 	link_all(&index);
 	*ret_index = index;
 	return 0;
+}
+
+/* Each further look needs a further change by the writer; what is missing still is. */
+#define LOOKS 4u
+
+int index_build(struct cow_store *store, struct index *ret_index)
+{
+	int r = build_once(store, ret_index);
+
+	for (unsigned i = 1; r == 0 && i < LOOKS && store->read_only; i++) {
+		if (is_complete(store, ret_index))
+			break;
+		index_free(ret_index);
+		(void)store_has_moved(store);
+		r = build_once(store, ret_index);
+	}
+	return r;
 }
 
 void index_free(struct index *index)

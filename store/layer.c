@@ -15,14 +15,16 @@ static int damaged(struct layer *layer, const char *what)
 	return -EUCLEAN;
 }
 
-static int read_footer(struct cow_store *store, int fd, const char *name, const struct layer_id *id,
-		       struct footer *ret_footer, uint64_t *ret_bytes)
+int layer_read_footer_of(struct cow_store *store, int fd, const struct layer_id *id,
+			 struct footer *ret_footer, uint64_t *ret_file_bytes)
 {
+	char name[LAYER_NAME_LENGTH];
 	unsigned char cluster[CLUSTER];
 	struct footer footer;
 	uint64_t bytes, links;
 	int r;
 
+	layer_name(id, name);
 	r = sys_file_size(fd, &bytes, &links);
 	if (r < 0)
 		return r;
@@ -47,7 +49,7 @@ static int read_footer(struct cow_store *store, int fd, const char *name, const 
 		return -EUCLEAN;
 	}
 	*ret_footer = footer;
-	*ret_bytes = bytes;
+	*ret_file_bytes = bytes;
 	return 0;
 }
 
@@ -61,7 +63,7 @@ int layer_read_footer(struct cow_store *store, const struct layer_id *id, struct
 	fd = io_open(store->directory, name, O_RDONLY);
 	if (fd < 0)
 		return fd;
-	r = read_footer(store, fd, name, id, ret_footer, ret_file_bytes);
+	r = layer_read_footer_of(store, fd, id, ret_footer, ret_file_bytes);
 	io_close(fd);
 	return r;
 }
@@ -155,8 +157,8 @@ static int open_held(struct layer *layer)
 
 		r = layer->fd = io_open(store->directory, layer->name, O_RDONLY);
 		if (r >= 0)
-			r = read_footer(store, layer->fd, layer->name, &layer->id, &layer->footer,
-					&layer->file_bytes);
+			r = layer_read_footer_of(store, layer->fd, &layer->id, &layer->footer,
+						 &layer->file_bytes);
 		if (r == 0)
 			r = store_hold_locked(store, layer->footer.sequence);
 		if (r < 0 && r != -EBUSY)
@@ -250,6 +252,26 @@ int layer_open(struct cow_store *store, const struct layer_id *id, struct layer 
 	if (r == 0)
 		*ret_layer = layer;
 	return r;
+}
+
+int layer_open_named(struct cow_store *store, const char *name, struct layer **ret_layer)
+{
+	struct layer_id id;
+	int r;
+
+	do {
+		r = store_resolve(store, name, &id);
+		if (r == 0)
+			r = layer_open(store, &id, ret_layer);
+	} while (r == -ENOENT && store_has_moved(store));
+	return r;
+}
+
+bool layer_is_stale(const struct layer *layer)
+{
+	uint64_t bytes, links;
+
+	return sys_file_size(layer->fd, &bytes, &links) == 0 && links == 0;
 }
 
 struct layer *layer_get(struct layer *layer)

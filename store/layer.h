@@ -57,14 +57,20 @@ struct layer {
 /* Opens a layer, or takes one more reference. -ENOENT, -EUCLEAN, and what the calls give. */
 int layer_open(struct cow_store *store, const struct layer_id *id, struct layer **ret_layer);
 struct layer *layer_get(struct layer *layer);
+/* Likewise, of what a name stands for just now (store_resolve). */
+int layer_open_named(struct cow_store *store, const char *name, struct layer **ret_layer);
 void layer_close(struct layer *layer); /* NULL-safe */
+/* Whether its file has been replaced, or removed, since it was opened. */
+bool layer_is_stale(const struct layer *layer);
 /* Its file was replaced: who has it open keeps what was there, who opens it gets the new one. */
 void layer_forget(struct cow_store *store, const struct layer_id *id);
 /* Whether this store has it open. */
 bool layer_is_open(struct cow_store *store, const struct layer_id *id);
-/* Only the footer of the file, which need not be opened for that. */
+/* Only the footer of the file, which need not be opened for that; or is, as fd. */
 int layer_read_footer(struct cow_store *store, const struct layer_id *id, struct footer *ret_footer,
 		      uint64_t *ret_file_bytes);
+int layer_read_footer_of(struct cow_store *store, int fd, const struct layer_id *id,
+			 struct footer *ret_footer, uint64_t *ret_file_bytes);
 
 enum table_use {
 	TABLE_REMEMBER, /* it may be asked for again */
@@ -129,6 +135,8 @@ void chain_load(struct chain *chain);
 void chain_unload(struct chain *chain);
 
 int chain_open(struct cow_store *store, const struct layer_id *id, struct chain **ret_chain);
+/* Likewise, of what a name stands for just now (store_resolve). */
+int chain_open_named(struct cow_store *store, const char *name, struct chain **ret_chain);
 /* Whether a layer in it is compressed. */
 bool chain_is_packed(const struct chain *chain);
 void chain_close(struct chain *chain); /* NULL-safe */

@@ -50,10 +50,13 @@ static uint32_t count_below(struct cow_store *store, const struct footer *footer
 static int find_entry(struct cow_store *store, const char *name, struct index_entry *ret_entry)
 {
 	struct index_entry entry = { 0 };
-	int r = store_resolve(store, name, &entry.id);
+	int r;
 
-	if (r == 0)
-		r = layer_read_footer(store, &entry.id, &entry.footer, &entry.file_bytes);
+	do {
+		r = store_resolve(store, name, &entry.id);
+		if (r == 0)
+			r = layer_read_footer(store, &entry.id, &entry.footer, &entry.file_bytes);
+	} while (r == -ENOENT && store_has_moved(store));
 	if (r == 0)
 		*ret_entry = entry;
 	return r;
@@ -102,7 +105,6 @@ static int copy_state(struct layer *layer, void *buffer, size_t length)
 ssize_t cow_store_get_state(struct cow_store *store, const char *id, void *buffer, size_t length)
 {
 	struct layer *layer = NULL;
-	struct layer_id found;
 	ssize_t n = 0;
 	int r;
 
@@ -111,9 +113,7 @@ ssize_t cow_store_get_state(struct cow_store *store, const char *id, void *buffe
 	r = store_begin(store, false);
 	if (r < 0)
 		return r;
-	r = store_resolve(store, id, &found);
-	if (r == 0)
-		r = layer_open(store, &found, &layer);
+	r = layer_open_named(store, id, &layer);
 	if (r == 0) {
 		n = (ssize_t)layer->footer.state_length;
 		r = copy_state(layer, buffer, length);
@@ -124,22 +124,18 @@ ssize_t cow_store_get_state(struct cow_store *store, const char *id, void *buffe
 }
 
 /* Who lists a store would else take it for an emptier one. */
-static void complain_missing(const struct cow_store *store, const struct index *index)
+static int complain_missing(const struct tag *tag, const struct layer_id *id, void *context)
 {
-	const struct refs *refs = &store->refs;
-	char id[COW_ID_LENGTH];
+	const struct cow_store *store = context;
+	char text[COW_ID_LENGTH];
 
-	if (!id_is_none(&refs->head) && !index_find(index, &refs->head)) {
-		id_print(&refs->head, id);
-		store_complain(store, NAME_HEAD, "names the layer %s, which is missing", id);
-	}
-	for (size_t i = 0; i < refs->tag_count; i++)
-		if (!index_find(index, &refs->tags[i].id)) {
-			id_print(&refs->tags[i].id, id);
-			store_complain(store, NAME_HEAD,
-				       "the tag %s names the layer %s, which is missing",
-				       refs->tags[i].name, id);
-		}
+	id_print(id, text);
+	if (tag)
+		store_complain(store, NAME_HEAD, "the tag %s names the layer %s, which is missing",
+			       tag->name, text);
+	else
+		store_complain(store, NAME_HEAD, "names the layer %s, which is missing", text);
+	return 0;
 }
 
 int cow_store_list(struct cow_store *store, cow_layer_fn layer, void *context)
@@ -158,7 +154,7 @@ int cow_store_list(struct cow_store *store, cow_layer_fn layer, void *context)
 		store_end(store);
 		return r;
 	}
-	complain_missing(store, &index);
+	(void)index_each_missing(store, &index, complain_missing, store);
 	for (size_t i = 0; r == 0 && i < index.count; i++) {
 		if (index.entries[i].footer.sequence > store->refs.sequence)
 			continue; /* of a save that never happened */

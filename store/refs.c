@@ -52,6 +52,31 @@ int refs_copy(const struct refs *refs, struct refs *ret_copy)
 	return 0;
 }
 
+static bool tags_equal(const struct refs *a, const struct refs *b)
+{
+	bool equal = a->tag_count == b->tag_count;
+
+	for (size_t i = 0; equal && i < a->tag_count; i++)
+		equal = strcmp(a->tags[i].name, b->tags[i].name) == 0 &&
+			id_equal(&a->tags[i].id, &b->tags[i].id);
+	return equal;
+}
+
+static bool deleted_equal(const struct refs *a, const struct refs *b)
+{
+	bool equal = a->deleted_count == b->deleted_count;
+
+	for (size_t i = 0; equal && i < a->deleted_count; i++)
+		equal = id_equal(&a->deleted[i], &b->deleted[i]);
+	return equal;
+}
+
+bool refs_equal(const struct refs *a, const struct refs *b)
+{
+	return id_equal(&a->store, &b->store) && id_equal(&a->head, &b->head) &&
+	       a->sequence == b->sequence && tags_equal(a, b) && deleted_equal(a, b);
+}
+
 /* Where the tag is, or would be. */
 static size_t tag_index(const struct refs *refs, const char *name)
 {

@@ -432,11 +432,8 @@ static int restore_chain(struct restore *restore, struct cow_region **ret_region
 
 static int restore_locked(struct restore *restore, const char *name, struct cow_region **ret_region)
 {
-	struct layer_id id;
-	int r = store_resolve(restore->store, name, &id);
+	int r = chain_open_named(restore->store, name, &restore->chain);
 
-	if (r == 0)
-		r = chain_open(restore->store, &id, &restore->chain);
 	if (r == 0)
 		r = restore_chain(restore, ret_region);
 	chain_close(restore->chain);

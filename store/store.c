@@ -210,16 +210,24 @@ void cow_store_close(struct cow_store *store)
 
 /* --- calls --- */
 
+/* 1: HEAD says something else than before. */
 static int refresh(struct cow_store *store)
 {
 	struct refs refs;
+	bool moved;
 	int r = refs_read(store, &refs);
 
 	if (r < 0)
 		return r;
+	moved = !refs_equal(&store->refs, &refs);
 	refs_free(&store->refs);
 	store->refs = refs;
-	return 0;
+	return moved;
+}
+
+bool store_has_moved(struct cow_store *store)
+{
+	return store->read_only && refresh(store) > 0;
 }
 
 int store_begin(struct cow_store *store, bool writes)

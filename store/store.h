@@ -79,6 +79,7 @@ void refs_free(struct refs *refs);
 const struct tag *refs_find_tag(const struct refs *refs, const char *name);
 int refs_set_tag(struct refs *refs, const char *name, const struct layer_id *id);
 void refs_drop_tag(struct refs *refs, const char *name);
+bool refs_equal(const struct refs *a, const struct refs *b);
 bool refs_is_tagged(const struct refs *refs, const struct layer_id *id);
 bool refs_is_deleted(const struct refs *refs, const struct layer_id *id);
 int refs_add_deleted(struct refs *refs, const struct layer_id *id);
@@ -104,6 +105,9 @@ void store_unlock(struct cow_store *store, uint64_t sequence);
 
 /* A layer by identity, tag, or NULL. */
 int store_resolve(struct cow_store *store, const char *name, struct layer_id *ret_id);
+/* For a reader, within a call, that did not find what it looked for: the writer may have gone on
+ * since the call began. true: HEAD says something else now, look again. */
+bool store_has_moved(struct cow_store *store);
 /* "store PATH/NAME: ..." to the log. */
 void store_complain(const struct cow_store *store, const char *name, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));

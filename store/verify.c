@@ -2,6 +2,9 @@
 /*
  * Verification: every byte of every layer against its checksum, every name against what it names.
  * Layers are read as files, not through their tables, so that damage is found wherever it is.
+ *
+ * Beside a writer, a reader takes each file as it finds it, with the footer that is in it then: a
+ * compaction may have replaced it, or removed it, since the directory was read.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -41,6 +44,8 @@ static int advance(struct verify *verify, uint64_t bytes)
 	verify->done += bytes;
 	if (!verify->progress)
 		return 0;
+	if (verify->done > verify->total) /* a file was replaced by a larger one */
+		verify->done = verify->total;
 	return verify->progress(verify->done, verify->total, verify->context) ? -ECANCELED : 0;
 }
 
@@ -108,8 +113,25 @@ static int check_clusters(struct verify *verify, const struct index_entry *entry
 	return r;
 }
 
+static int check_open_file(struct verify *verify, struct index_entry *entry, int fd)
+{
+	int r = layer_read_footer_of(verify->store, fd, &entry->id, &entry->footer,
+				     &entry->file_bytes);
+
+	if (r == -EUCLEAN)
+		return report(verify, &entry->id, 0, 0, "its last cluster is damaged");
+	if (r == 0)
+		r = read_array(verify, entry, fd);
+	if (r == 0)
+		r = check_clusters(verify, entry, fd);
+	sys_free(verify->crcs);
+	verify->crcs = NULL;
+	return r == 1 ? 0 : r;
+}
+
 static int check_file(struct verify *verify, const struct index_entry *entry)
 {
+	struct index_entry now = *entry;
 	char name[LAYER_NAME_LENGTH];
 	int fd, r;
 
@@ -119,15 +141,42 @@ static int check_file(struct verify *verify, const struct index_entry *entry)
 		return report(verify, &entry->id, 0, 0, "it cannot be read");
 	layer_name(&entry->id, name);
 	fd = io_open(verify->store->directory, name, O_RDONLY);
+	if (fd == -ENOENT && verify->store->read_only)
+		return 0; /* removed by the writer meanwhile */
 	if (fd < 0)
 		return fd;
-	r = read_array(verify, entry, fd);
-	if (r == 0)
-		r = check_clusters(verify, entry, fd);
-	sys_free(verify->crcs);
-	verify->crcs = NULL;
+	r = check_open_file(verify, &now, fd);
 	io_close(fd);
-	return r == 1 ? 0 : r;
+	return r;
+}
+
+static const struct index_entry *parent_of(const struct index *index,
+					   const struct index_entry *entry)
+{
+	return entry->error || id_is_none(&entry->footer.parent) ?
+		       NULL :
+		       index_find(index, &entry->footer.parent);
+}
+
+/* Whether a layer that has not been deleted is this one, or stands on it. Of those that nothing
+ * needs any more some may be gone before others: a crash amid their removal left the rest. */
+static bool is_needed(const struct verify *verify, const struct index *index,
+		      const struct index_entry *entry)
+{
+	const struct refs *refs = &verify->store->refs;
+
+	for (size_t i = 0; i < index->count; i++) {
+		const struct index_entry *at = &index->entries[i];
+
+		if (refs_is_deleted(refs, &at->id))
+			continue;
+		for (size_t hops = 0; at && hops <= index->count; hops++) {
+			if (at == entry)
+				return true;
+			at = parent_of(index, at);
+		}
+	}
+	return false;
 }
 
 static int check_parent(struct verify *verify, const struct index *index,
@@ -137,7 +186,9 @@ static int check_parent(struct verify *verify, const struct index *index,
 
 	if (entry->error || id_is_none(&entry->footer.parent))
 		return 0;
-	parent = index_find(index, &entry->footer.parent);
+	parent = parent_of(index, entry);
+	if (!parent && !is_needed(verify, index, entry))
+		return 0;
 	if (!parent)
 		return report(verify, &entry->id, 0, 0, "its parent is missing");
 	if (parent->error)
@@ -148,22 +199,15 @@ static int check_parent(struct verify *verify, const struct index *index,
 	return 0;
 }
 
-static int check_references(struct verify *verify, const struct index *index)
+static int report_missing(const struct tag *tag, const struct layer_id *id, void *context)
 {
-	const struct refs *refs = &verify->store->refs;
 	char what[COW_TAG_LENGTH + 60];
-	int r = 0;
 
-	if (!id_is_none(&refs->head) && !index_find(index, &refs->head))
-		r = report(verify, NULL, 0, 0, "HEAD names a layer that is missing");
-	for (size_t i = 0; r == 0 && i < refs->tag_count; i++) {
-		if (index_find(index, &refs->tags[i].id))
-			continue;
-		snprintf(what, sizeof(what), "the tag %s names a layer that is missing",
-			 refs->tags[i].name);
-		r = report(verify, NULL, 0, 0, what);
-	}
-	return r;
+	(void)id;
+	if (!tag)
+		return report(context, NULL, 0, 0, "HEAD names a layer that is missing");
+	snprintf(what, sizeof(what), "the tag %s names a layer that is missing", tag->name);
+	return report(context, NULL, 0, 0, what);
 }
 
 /* The layers to look at: one and all that lie below it, or each. */
@@ -177,9 +221,7 @@ static size_t select_layers(const struct index *index, const struct layer_id *fr
 		chosen[count] = &index->entries[count];
 	while (entry && count < index->count) {
 		chosen[count++] = entry;
-		entry = entry->error || id_is_none(&entry->footer.parent) ?
-				NULL :
-				index_find(index, &entry->footer.parent);
+		entry = parent_of(index, entry);
 	}
 	return count;
 }
@@ -217,7 +259,7 @@ static int verify_locked(struct verify *verify, const char *name)
 	if (r < 0)
 		return r;
 	if (!name)
-		r = check_references(verify, &index);
+		r = index_each_missing(verify->store, &index, report_missing, verify);
 	if (r == 0)
 		r = check_layers(verify, &index, name ? &id : NULL);
 	index_free(&index);
