@@ -435,9 +435,9 @@ const struct command command_bench = {
 	.summary = "try what is said of copy-on-write on this machine",
 	.synopsis = "[NAME...]",
 	.description =
-		"Each experiment takes a claim that texts make about copy-on-write, measures it "
-		"here,\nand says whether it holds. Without a name, or with 'all', all are run; "
-		"--list names\nthem. What needs root or a package that is not there is skipped, "
+		"Each experiment takes a claim that texts make about copy-on-write, measures it\n"
+		"here, and says whether it holds. Without a name, or with 'all', all are run;\n"
+		"--list names them. What needs root or a package that is not there is skipped,\n"
 		"with the reason.\n",
 	.options = options,
 	.max_operands = UINT_MAX >> 1,

@@ -74,9 +74,9 @@ const struct command command_probe = {
 	.name = "probe",
 	.summary = "show which traps can be had here, why not, and how to get a better one",
 	.description =
-		"Tries, with the library's own calls, what the kernel, the container and the user\n"
-		"allow, and says why something is refused, which trap COW_TRAP_AUTO takes, and "
-		"what\nan administrator can do about it.\n",
+		"Tries, with the library's own calls, what the kernel, the container and the\n"
+		"user allow, and says why something is refused, which trap COW_TRAP_AUTO takes,\n"
+		"and what an administrator can do about it.\n",
 	.options = options,
 	.json = COMMAND_JSON_STDOUT,
 	.run = run,

@@ -141,7 +141,7 @@ static const char *format_default(const struct command_option *option, char *tex
 static int print_option(const struct command_option *option, void *context)
 {
 	FILE *stream = context;
-	char left[64], letter[8] = "    ", text[128];
+	char left[64], letter[8] = "    ", text[256], standard[128];
 
 	if (option->letter)
 		snprintf(letter, sizeof(letter), "-%c, ", option->letter);
@@ -151,7 +151,9 @@ static int print_option(const struct command_option *option, void *context)
 		fprintf(stream, "%-*s ", OPTION_COLUMN, left);
 	else
 		fprintf(stream, "%s\n%*s ", left, OPTION_COLUMN, "");
-	fprintf(stream, "%s%s\n", option->help, format_default(option, text, sizeof(text)));
+	snprintf(text, sizeof(text), "%s%s", option->help,
+		 format_default(option, standard, sizeof(standard)));
+	output_wrap(stream, OPTION_COLUMN + 1, text);
 	return 0;
 }
 
@@ -164,5 +166,7 @@ void help_print_command(const struct command *command, FILE *stream)
 		fprintf(stream, "\n%s", command->description);
 	fprintf(stream, "\noptions:\n");
 	command_each_option(command, print_option, stream);
-	fprintf(stream, "\nSee also: man cow-%s\n", command->name);
+	/* What is hidden has no page of its own; cow(1) tells of it. */
+	fprintf(stream, "\nSee also: man cow%s%s\n", command->hidden ? "" : "-",
+		command->hidden ? "" : command->name);
 }

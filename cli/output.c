@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "cli/progress.h"
@@ -51,6 +52,48 @@ bool output_has_blocks(FILE *stream)
 
 	return isatty(fileno(stream)) && term && strcmp(term, "dumb") != 0 &&
 	       strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
+}
+
+unsigned int output_width(FILE *stream)
+{
+	struct winsize size;
+
+	if (ioctl(fileno(stream), TIOCGWINSZ, &size) < 0 || size.ws_col == 0)
+		return 80;
+	return size.ws_col < 40 ? 40 : size.ws_col > 100 ? 100 : size.ws_col;
+}
+
+/* Bytes that continue a character take no column. */
+static unsigned int word_width(const char *word, size_t length)
+{
+	unsigned int width = 0;
+	size_t i;
+
+	for (i = 0; i < length; i++)
+		width += ((unsigned char)word[i] & 0xc0) != 0x80;
+	return width;
+}
+
+void output_wrap(FILE *stream, unsigned int indent, const char *text)
+{
+	const unsigned int most = output_width(stream);
+	unsigned int column = indent, width;
+	size_t length;
+
+	for (text += strspn(text, " \n"); *text; text += strspn(text, " \n")) {
+		length = strcspn(text, " \n");
+		width = word_width(text, length);
+		if (column > indent && column + 1 + width > most) {
+			fprintf(stream, "\n%*s", (int)indent, "");
+			column = indent;
+		}
+		if (column > indent)
+			fputc(' ', stream);
+		fwrite(text, 1, length, stream);
+		column += width + (column > indent);
+		text += length;
+	}
+	fputc('\n', stream);
 }
 
 static void complain_text(const char *text, const char *detail)

@@ -33,6 +33,15 @@ const char *style(FILE *stream, enum style wanted);
 /* Whether block characters can be shown on this stream: a terminal with UTF-8. */
 bool output_has_blocks(FILE *stream);
 
+/* The columns of a line: as the terminal has them, 40 to 100; 80 where there is none. */
+unsigned int output_width(FILE *stream);
+
+/*
+ * The words of a text, on as many lines as they need: `indent` columns of the first are printed
+ * already, and those that follow begin there. Blanks and line feeds are the same. Ends the line.
+ */
+void output_wrap(FILE *stream, unsigned int indent, const char *text);
+
 /* "cow VERB: what was wrong; what to do", on standard error. */
 __attribute__((format(printf, 1, 2))) void complain(const char *format, ...);
 

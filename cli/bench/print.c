@@ -12,8 +12,6 @@
 #include "cli/output.h"
 #include "cli/table.h"
 
-#define WIDTH 96
-
 const char *row_figure(json_object *row, const char *member, char text[BENCH_FIGURE_LENGTH])
 {
 	double value = document_number(row, member);
@@ -106,21 +104,12 @@ char *settings_line(json_object *document)
 /* --- paragraphs --- */
 
 /* Words as they fit, behind so many columns, the first of which hold "first". */
-static void print_wrapped(enum style first_style, const char *first, const char *text, int indent)
+static void print_wrapped(enum style first_style, const char *first, const char *text,
+			  unsigned int indent)
 {
-	int column = indent;
-	size_t length;
-
-	printf("%s%-*s%s", style(stdout, first_style), indent, first, style(stdout, STYLE_NONE));
-	for (; *text; text += length + strspn(text + length, " \n")) {
-		length = strcspn(text, " \n");
-		if (column > indent && column + 1 + (int)length > WIDTH) {
-			printf("\n%*s", indent, "");
-			column = indent;
-		}
-		column += printf("%s%.*s", column > indent ? " " : "", (int)length, text);
-	}
-	putchar('\n');
+	printf("%s%-*s%s", style(stdout, first_style), (int)indent, first,
+	       style(stdout, STYLE_NONE));
+	output_wrap(stdout, indent, text);
 }
 
 void print_header(const struct documents *documents)
@@ -134,7 +123,8 @@ void print_header(const struct documents *documents)
 		if (documents->count > 1)
 			printf("%s%s%s\n", style(stdout, STYLE_BOLD), documents->labels[i],
 			       style(stdout, STYLE_NONE));
-		printf("%s\n%s\n", machine, settings);
+		output_wrap(stdout, 0, machine);
+		output_wrap(stdout, 0, settings);
 		free(machine);
 		free(settings);
 	}

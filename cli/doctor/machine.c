@@ -173,7 +173,7 @@ static void look_at_userfaultfd(struct doctor *doctor)
 	finding = doctor_add(doctor, "userfaultfd", LEVEL_OK, EVIDENCE_RULE);
 	finding_value(finding, "%s",
 		      value ? "for everybody" :
-			      "user faults for everybody, the kernel's own with "
+			      "user faults for all, the kernel's own with "
 			      "CAP_SYS_PTRACE");
 	finding_meaning(
 		finding, "the traps 'signal' and 'thread' of libcow%s",

@@ -15,9 +15,10 @@ static const enum style level_styles[] = { STYLE_GOOD, STYLE_NONE, STYLE_WARN, S
 
 static void print_line(const char *label, const char *text)
 {
-	if (text[0])
-		printf("          %s%-8s%s%s\n", style(stdout, STYLE_DIM), label,
-		       style(stdout, STYLE_NONE), text);
+	if (!text[0])
+		return;
+	printf("          %s%-8s%s", style(stdout, STYLE_DIM), label, style(stdout, STYLE_NONE));
+	output_wrap(stdout, 18, text);
 }
 
 static void print_finding(const struct finding *finding)
@@ -61,11 +62,13 @@ static void print_cost(const struct fork_cost *cost)
 static void print_privileges(const struct privilege *privileges)
 {
 	puts("");
-	for (; privileges->name; privileges++)
-		printf("%s%-9s%s %-15s %s\n",
+	for (; privileges->name; privileges++) {
+		printf("%s%-9s%s %-15s ",
 		       style(stdout, privileges->present ? STYLE_GOOD : STYLE_WARN),
 		       privileges->present ? "have" : "missing", style(stdout, STYLE_NONE),
-		       privileges->name, privileges->brings);
+		       privileges->name);
+		output_wrap(stdout, 26, privileges->brings);
+	}
 }
 
 void doctor_print_text(const struct doctor *doctor, const struct fork_cost *cost,

@@ -38,6 +38,12 @@ is "$out" "$topic" "VERB --help is help VERB"
 run "$COW" version --help surplus
 is "$status" 0 "--help forgives operands"
 
+for verb in $("$COW" completion list | awk 'NF == 1'); do
+	is "$("$COW" help "$verb" | awk 'length > 80')" "" "help $verb: fits 80 columns"
+	page=$("$COW" help "$verb" | sed -n 's/^See also: man //p')
+	ok "help $verb: the page $page is there" test -f "$SOURCE_ROOT/man/$page.1.scd"
+done
+
 run "$COW" --version
 is "$status" 0 "--version: exit status"
 is "$out" "cow $VERSION (libcow $VERSION)" "--version: one line"

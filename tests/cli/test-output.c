@@ -104,6 +104,44 @@ TEST(an_empty_table_prints_its_titles)
 	table_free(table);
 }
 
+TEST(words_are_wrapped_behind_their_label)
+{
+	char *text = NULL, *line, *rest;
+	size_t size = 0;
+	FILE *stream = open_memstream(&text, &size);
+	unsigned int i;
+
+	if (!stream)
+		bail("open_memstream: %s", strerror(errno));
+	is_u64(output_width(stream), 80, "what is no terminal has 80 columns");
+	fputs("label  ", stream);
+	for (i = 0; i < 3; i++)
+		output_wrap(stream, 7, "");
+	output_wrap(
+		stream, 7,
+		"  gr\xc3\xbc\xc3\x9f"
+		"e an  alle\n"
+		"und-noch-ein-langes-wort-das-in-keine-zeile-mehr-passt-weil-es-so-lang-ist-zzzz x "
+		"12345678 12345678 12345678 12345678 12345678 12345678 12345678 12345678 1 1");
+	fclose(stream);
+	line = strtok_r(text, "\n", &rest);
+	is_str(line, "label  ", "an empty text ends the line");
+	line = strtok_r(NULL, "\n", &rest);
+	is_str(line,
+	       "gr\xc3\xbc\xc3\x9f"
+	       "e an alle",
+	       "blanks between words are one");
+	line = strtok_r(NULL, "\n", &rest);
+	is_u64(strlen(line), 7 + 79, "a word that is too long has a line");
+	line = strtok_r(NULL, "\n", &rest);
+	is_str(line,
+	       "       x 12345678 12345678 12345678 12345678 12345678 12345678 12345678 12345678",
+	       "80 columns are used, if need be all");
+	line = strtok_r(NULL, "\n", &rest);
+	is_str(line, "       1 1", "and the rest follows");
+	free(text);
+}
+
 static struct histogram histogram, other;
 
 TEST(an_empty_histogram_has_zeroes)
@@ -200,6 +238,6 @@ TEST(printed_histograms_count_every_value)
 TAP_MAIN(CASE(bytes_have_three_digits_and_a_unit), CASE(times_have_three_digits_and_a_unit),
 	 CASE(counts_have_groups_of_three), CASE(tables_align_their_columns),
 	 CASE(rows_have_no_trailing_blanks), CASE(an_empty_table_prints_its_titles),
-	 CASE(an_empty_histogram_has_zeroes), CASE(quantiles_are_within_a_64th),
-	 CASE(any_value_finds_its_bucket), CASE(merged_histograms_are_as_one),
-	 CASE(printed_histograms_count_every_value))
+	 CASE(words_are_wrapped_behind_their_label), CASE(an_empty_histogram_has_zeroes),
+	 CASE(quantiles_are_within_a_64th), CASE(any_value_finds_its_bucket),
+	 CASE(merged_histograms_are_as_one), CASE(printed_histograms_count_every_value))
