@@ -20,6 +20,8 @@
 #define JSON_STYLE \
 	(JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE)
 
+#define MOST_READ ((size_t)64 << 20) /* bytes of a report */
+
 static void *must(void *pointer)
 {
 	if (!pointer) {
@@ -239,6 +241,60 @@ bool report_write(json_object *report, const char *path)
 	written = write_text(text, path);
 	free(text);
 	return written;
+}
+
+/* The whole of a file, or NULL with the reason; a device may have no end. */
+static char *read_file(const char *path, int *ret_error)
+{
+	char *text = NULL;
+	size_t length = 0, room = 0, n;
+	FILE *file = fopen(path, "re");
+	int error = 0;
+
+	if (!file) {
+		*ret_error = -errno;
+		return NULL;
+	}
+	do {
+		if (room - length < 65536) {
+			room += 1 << 20;
+			text = output_realloc(text, room);
+		}
+		n = fread(text + length, 1, room - length - 1, file);
+		length += n;
+	} while (n > 0 && length <= MOST_READ);
+	text[length] = '\0';
+	if (ferror(file))
+		error = errno ? -errno : -EIO;
+	else if (length > MOST_READ)
+		error = -EFBIG;
+	fclose(file);
+	if (!error)
+		return text;
+	free(text);
+	*ret_error = error;
+	return NULL;
+}
+
+json_object *report_read(const char *path, const char *writer)
+{
+	enum json_tokener_error why = json_tokener_success;
+	json_object *report;
+	char *text;
+	int error = 0;
+
+	text = read_file(path, &error);
+	if (!text) {
+		complain_errno(error, "cannot read %s", path);
+		return NULL;
+	}
+	report = json_tokener_parse_verbose(text, &why);
+	free(text);
+	if (!report)
+		complain("%s is not JSON (%s); give a file that %s has written", path,
+			 why == json_tokener_success ? "null" : json_tokener_error_desc(why),
+			 writer);
+	return report;
 }
 
 void report_text_begin(struct report_text *text)

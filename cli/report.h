@@ -39,7 +39,14 @@ json_object *report_add_array(json_object *to, const char *key);
  */
 bool report_write(json_object *report, const char *path);
 
-/* The same for a text of any other kind, to a file: begun, printed to out, and ended. */
+/*
+ * A report that another run has written; `writer`, what writes such, is named where it is none.
+ * Returns NULL after a message; else the caller frees it. Whether it has the wanted schema, and
+ * even that it is an object, is for the caller to see.
+ */
+json_object *report_read(const char *path, const char *writer);
+
+/* A text of any other kind, written like a report to a file: begun, printed to out, and ended. */
 struct report_text {
 	FILE *out;
 	char *text;

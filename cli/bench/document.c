@@ -285,53 +285,11 @@ static bool add_all(struct documents *documents, json_object *document, const ch
 	return true;
 }
 
-/* json-c's own reader of files says nothing of why. */
-static char *read_file(const char *path)
-{
-	char *text = NULL;
-	size_t room = 0, n;
-	size_t length = 0;
-	FILE *file = fopen(path, "re");
-
-	if (!file) {
-		complain_errno(-errno, "cannot read %s", path);
-		return NULL;
-	}
-	do {
-		if (room - length < 65536) {
-			room += 1 << 20;
-			text = output_realloc(text, room);
-		}
-		n = fread(text + length, 1, room - length - 1, file);
-		length += n;
-	} while (n > 0 && length < (size_t)256 << 20);
-	text[length] = '\0';
-	if (ferror(file)) {
-		complain_errno(-errno, "cannot read %s", path);
-		free(text);
-		text = NULL;
-	}
-	fclose(file);
-	return text;
-}
-
 static bool read_document(struct documents *documents, const char *path)
 {
-	enum json_tokener_error error = json_tokener_success;
-	json_object *document;
-	char *text = read_file(path);
-	bool added;
+	json_object *document = report_read(path, "cow bench --json");
+	bool added = document && add_all(documents, document, path);
 
-	if (!text)
-		return false;
-	document = json_tokener_parse_verbose(text, &error);
-	free(text);
-	if (!document) {
-		complain("%s is not JSON (%s); give a file that cow bench --json has written", path,
-			 json_tokener_error_desc(error));
-		return false;
-	}
-	added = add_all(documents, document, path);
 	json_object_put(document);
 	return added;
 }

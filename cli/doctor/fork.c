@@ -28,6 +28,7 @@
 #include "cli/doctor/doctor.h"
 #include "cli/output.h"
 #include "cli/ps/ps.h"
+#include "cli/report.h"
 #include "proc/areas.h"
 
 #define CALIBRATION_BYTES ((size_t)64 << 20)
@@ -242,11 +243,13 @@ static bool read_number(json_object *from, const char *key, uint64_t *ret_value)
 
 static int read_report(const char *path, struct fork_cost *cost)
 {
-	json_object *report = json_object_from_file(path), *copies;
+	json_object *report = report_read(path, "cow stat --json"), *copies;
 	uint64_t bytes, forks;
 	bool known;
 
-	known = report && json_object_object_get_ex(report, "cow", &copies) &&
+	if (!report)
+		return -EINVAL;
+	known = json_object_object_get_ex(report, "cow", &copies) &&
 		read_number(copies, "copied_bytes", &bytes) &&
 		read_number(report, "forks", &forks) && forks > 0;
 	if (known) {

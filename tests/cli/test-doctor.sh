@@ -29,6 +29,12 @@ echo '{"cow": 1}' >"$tmp/nothing.json"
 cannot_tell "a report of something else" "$tmp/nothing.json is no report of cow stat with a fork in it" \
 	--pid $$ --earlier "$tmp/nothing.json"
 
+cannot_tell "no report" "cannot read $tmp/nowhere: No such file or directory" \
+	--pid $$ --earlier "$tmp/nowhere"
+echo "{" >"$tmp/half.json"
+cannot_tell "half a report" "$tmp/half.json is not JSON (" --pid $$ --earlier "$tmp/half.json"
+cannot_tell "a report without an end" "cannot read /dev/zero: File too large" --pid $$ --earlier /dev/zero
+
 put() { # FILE TEXT: into the tree
 	mkdir -p "$tree/${1%/*}"
 	printf "$2" >"$tree/$1"
@@ -49,8 +55,12 @@ new_tree() {
 	put proc/self/status 'CapEff:\t0000000000001000\n'
 }
 
+# Lines that were wrapped are one again in $out; $wide has those that are too long for a terminal.
 doctor() {
 	run "$COW" doctor --sysroot "$tree" "$@"
+	wide=$(awk 'length > 80' "$tmp/run.out")
+	out=$(awk '/^                  / { sub(/^ +/, " "); printf "%s", $0; next }
+		{ printf "%s%s", (NR > 1 ? "\n" : ""), $0 } END { print "" }' "$tmp/run.out")
 }
 
 new_tree
@@ -58,6 +68,7 @@ doctor
 is "$status" 0 "a healthy machine: exit status"
 contains "$out" "ok        memory: 12 GiB of 16 GiB available" "a healthy machine: memory"
 contains "$out" "cgroup: no memory limit" "a healthy machine: cgroup"
+is "$wide" "" "a healthy machine: in 80 columns"
 contains "$out" "huge-pages: madvise, defrag madvise" "a healthy machine: huge pages"
 contains "$out" "not a copy of 2 MiB" "a healthy machine: the measured reason"
 lacks "$out" "warning" "a healthy machine: no warning"
