@@ -188,10 +188,13 @@ static bool goes_on(const struct work_state *found)
 	r = cow_store_open(recording.directory, 0, &store);
 	if (r == 0) {
 		r = save_more(store, state);
+		if (r == 0)
+			r = cow_store_compact(store, NULL, NULL);
 		cow_store_close(store);
 	}
 	if (r < 0)
-		snprintf(recording.why, sizeof(recording.why), "a save after it: %s", strerror(-r));
+		snprintf(recording.why, sizeof(recording.why),
+			 "a save and a compaction after it: %s", strerror(-r));
 	else
 		holds = work_check(recording.directory, states, 1, recording.why) == 0;
 	free(state);
