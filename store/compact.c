@@ -16,9 +16,9 @@
  * between steps leaves a store that is right, and at worst larger than it need be.
  */
 #include "lib/internal.h"
-#include "store/index.h"
-#include "store/io.h"
+#include "store/delete.h"
 #include "store/packer.h"
+#include "store/publish.h"
 #include "store/rewrite.h"
 
 #define KNOWN_FLAGS       COW_COMPACT_COMPRESS
@@ -161,28 +161,6 @@ static int compact_entry(struct compaction *compaction, struct index_entry *entr
 	return r;
 }
 
-static bool is_unpublished(const struct compaction *compaction, const struct index_entry *entry)
-{
-	return entry->footer.sequence > compaction->store->refs.sequence;
-}
-
-/* Of saves that were interrupted before they had happened. */
-static int remove_unpublished(struct compaction *compaction)
-{
-	int r = 0;
-
-	for (size_t i = 0; r == 0 && i < compaction->index.count; i++) {
-		if (!is_unpublished(compaction, &compaction->index.entries[i]))
-			continue;
-		r = layer_remove(compaction->store, &compaction->index.entries[i]);
-		if (r == -EBUSY)
-			r = 0;
-		else
-			compaction->stats.removed++;
-	}
-	return r;
-}
-
 static uint64_t count_bytes(const struct index *index)
 {
 	uint64_t bytes = 0;
@@ -253,7 +231,7 @@ static int compact(struct compaction *compaction)
 	if (r < 0)
 		return r;
 	compaction->stats.bytes_before = count_bytes(&compaction->index);
-	r = remove_unpublished(compaction);
+	r = sweep_unpublished(compaction->store, &compaction->index, &compaction->stats);
 	if (r == 0)
 		r = rebuild(compaction);
 	if (r == 0)

@@ -10,8 +10,7 @@
 #include "core/copy.h"
 #include "lib/internal.h"
 #include "store/foreign.h"
-#include "store/index.h"
-#include "store/io.h"
+#include "store/publish.h"
 #include "store/writer.h"
 
 static const struct cow_import_options default_options = COW_IMPORT_OPTIONS_INIT;
@@ -141,26 +140,7 @@ static int write_layer(struct import *import)
 		writer_abort(import->writer);
 		return r;
 	}
-	r = writer_finish(import->writer, &footer);
-	return r < 0 ? r : io_sync_dir(import->store->directory);
-}
-
-static int publish(struct import *import)
-{
-	struct refs refs;
-	int r = refs_copy(&import->store->refs, &refs);
-
-	if (r < 0)
-		return r;
-	refs.head = import->config.id;
-	refs.sequence = import->config.sequence;
-	if (import->options.tag)
-		r = refs_set_tag(&refs, import->options.tag, &import->config.id);
-	if (r < 0) {
-		refs_free(&refs);
-		return r;
-	}
-	return store_commit(import->store, &refs);
+	return writer_finish(import->writer, &footer);
 }
 
 static int set_up(struct import *import, const char *path)
@@ -189,17 +169,15 @@ static int set_up(struct import *import, const char *path)
 
 static int import_locked(struct import *import, const char *path)
 {
-	char name[LAYER_NAME_LENGTH];
+	struct publication publication = { .tag = import->options.tag };
 	int r = set_up(import, path);
 
 	if (r == 0)
 		r = write_layer(import);
-	if (r == 0) {
-		r = publish(import);
-		layer_name(&import->config.id, name);
-		if (r < 0 && !id_equal(&import->store->refs.head, &import->config.id))
-			(void)io_unlink(import->store->directory, name);
-	}
+	publication.id = import->config.id;
+	publication.sequence = import->config.sequence;
+	if (r == 0)
+		r = publish_new(import->store, &publication);
 	foreign_close(import->foreign);
 	return r;
 }

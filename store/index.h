@@ -39,13 +39,4 @@ typedef int (*missing_fn)(const struct tag *tag, const struct layer_id *id, void
 int index_each_missing(const struct cow_store *store, const struct index *index, missing_fn missing,
 		       void *context);
 
-/* --- list.c --- */
-/* Removes the file of a layer that HEAD no longer names; -EBUSY: somebody uses it. */
-int layer_remove(struct cow_store *store, const struct index_entry *entry);
-/* Removes deleted layers that have no children, and what is without children then. */
-int sweep_deleted(struct cow_store *store, struct index *index, struct cow_compact_stats *stats);
-/* What the next layer gets. Layers that interrupted saves left go first: they may have that number,
- * too, and would count from then on. */
-int next_sequence(struct cow_store *store, uint64_t *ret_sequence);
-
 #endif

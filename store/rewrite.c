@@ -300,7 +300,7 @@ int rewrite_layer(struct rewrite *rewrite)
 		r = rewrite_chain(pass);
 	}
 	chain_close(pass->chain);
-	if (r == 1)
+	if (r != 0) /* also where it was replaced, and only the directory could not be synced */
 		layer_forget(rewrite->store, &rewrite->id);
 	sys_free(pass);
 	return r;

@@ -12,15 +12,12 @@
  * names it the layer is nobody's; a crash leaves a file that no one asks for, which the next
  * compaction removes.
  */
-#include <stdio.h>
-
-#include "store/index.h"
-#include "store/io.h"
 #include "store/layer.h"
 #include "store/mark.h"
 #include "store/offload.h"
 #include "store/pageset.h"
 #include "store/pipe.h"
+#include "store/publish.h"
 #include "store/writer.h"
 
 #define KNOWN_FLAGS (COW_SAVE_FULL | COW_SAVE_CONSUME | COW_SAVE_OFFLOAD | COW_SAVE_KEEP_HEAD)
@@ -169,36 +166,14 @@ static int write_layer(struct save *save, const struct mark *mark)
 	return writer_finish(save->writer, &footer);
 }
 
-/* The moment at which the save has happened. */
-static int publish(struct save *save, const struct layer_id *id, uint64_t sequence)
+static struct publication publication_of(const struct save *save, const struct mark *mark)
 {
-	struct refs refs;
-	int r = refs_copy(&save->store->refs, &refs);
-
-	if (r < 0)
-		return r;
-	if (!(save->options.flags & COW_SAVE_KEEP_HEAD) || id_is_none(&refs.head))
-		refs.head = *id;
-	if (sequence > refs.sequence)
-		refs.sequence = sequence;
-	if (save->options.tag)
-		r = refs_set_tag(&refs, save->options.tag, id);
-	refs_drop_deleted(&refs, id); /* saved again: named again */
-	if (r < 0) {
-		refs_free(&refs);
-		return r;
-	}
-	return store_commit(save->store, &refs);
-}
-
-/* A layer that HEAD does not name is nobody's. */
-static void take_back(struct save *save, const struct layer_id *id)
-{
-	char name[LAYER_NAME_LENGTH];
-
-	layer_name(id, name);
-	if (!id_equal(&save->store->refs.head, id) && !refs_is_tagged(&save->store->refs, id))
-		(void)io_unlink(save->store->directory, name);
+	return (struct publication){
+		.id = mark->id,
+		.sequence = mark->sequence,
+		.tag = save->options.tag,
+		.keep_head = save->options.flags & COW_SAVE_KEEP_HEAD,
+	};
 }
 
 static bool is_offloaded(const struct save *save)
@@ -228,6 +203,7 @@ static int save_new(struct save *save, struct layer_id *ret_id)
 {
 	struct mark mark = { .epoch = save->snapshot->snap.epoch };
 	struct space *space = &save->snapshot->region->space;
+	struct publication publication;
 	int r;
 
 	r = pageset_collect(&save->set, &save->snapshot->snap,
@@ -245,13 +221,10 @@ static int save_new(struct save *save, struct layer_id *ret_id)
 	pageset_free(&save->set);
 	if (r < 0)
 		return r;
-	r = io_sync_dir(save->store->directory);
-	if (r == 0)
-		r = publish(save, &mark.id, mark.sequence);
-	if (r < 0) {
-		take_back(save, &mark.id);
+	publication = publication_of(save, &mark);
+	r = publish_new(save->store, &publication);
+	if (r < 0)
 		return r;
-	}
 	*ret_id = mark.id;
 	/* Without a mark the next save is just larger. */
 	(void)mark_add(save->snapshot->region, &save->store->refs.store, &mark);
@@ -264,7 +237,8 @@ static int save_locked(struct save *save, struct layer_id *ret_id)
 	bool found = find_parent(save);
 
 	if (found && is_saved(save)) {
-		int r = publish(save, &save->parent.id, 0);
+		struct publication publication = publication_of(save, &save->parent);
+		int r = publish_again(save->store, &publication);
 
 		if (r == 0) {
 			*ret_id = save->parent.id;
