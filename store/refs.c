@@ -305,9 +305,7 @@ int refs_read(struct cow_store *store, struct refs *ret_refs)
 	if (r < 0) {
 		refs_free(&refs);
 		if (r == -EUCLEAN)
-			store_complain(store, NAME_HEAD,
-				       "damaged: put a copy back, or write one that names the "
-				       "newest layer");
+			store_complain(store, NAME_HEAD, "damaged: " HEAD_ADVICE);
 		return r;
 	}
 	*ret_refs = refs;

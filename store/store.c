@@ -107,9 +107,7 @@ static int check_directory(struct cow_store *store, const struct sweep *sweep, u
 	if (sweep->found_head)
 		return 0;
 	if (sweep->found_layer) {
-		store_complain(store, NAME_HEAD,
-			       "missing, though there are layers: put a copy back, "
-			       "or write one that names the newest layer");
+		store_complain(store, NAME_HEAD, "missing, though there are layers: " HEAD_ADVICE);
 		return -EUCLEAN;
 	}
 	if (store->read_only || !(flags & COW_STORE_CREATE)) {
@@ -119,10 +117,28 @@ static int check_directory(struct cow_store *store, const struct sweep *sweep, u
 	return 0;
 }
 
+/* The directory's own name: what is saved in it would be lost with that. Done before there is a
+ * HEAD, so that where one is found this was done. */
+static int sync_parent(struct cow_store *store)
+{
+	int parent = sys_open_at(store->directory, "..", O_RDONLY | O_DIRECTORY, 0);
+	int r;
+
+	if (parent == -EACCES)
+		return 0; /* may be passed through, but not read: then it cannot be synced */
+	if (parent < 0)
+		return parent;
+	r = sys_sync(parent);
+	sys_close(parent);
+	return r == -EINVAL ? 0 : r; /* another file system, which does not know the call */
+}
+
 static int make_new(struct cow_store *store)
 {
 	int r = id_new(&store->refs.store);
 
+	if (r == 0)
+		r = sync_parent(store);
 	return r < 0 ? r : refs_write(store, &store->refs);
 }
 

@@ -29,6 +29,9 @@
 #define NAME_LOCK     "lock"
 #define NEW_SUFFIX    ".new"
 
+/* For messages: what to do where HEAD is lost. */
+#define HEAD_ADVICE "put a copy back, or import the newest layer into a new store"
+
 struct tag {
 	char name[COW_TAG_LENGTH];
 	struct layer_id id;
