@@ -147,8 +147,10 @@ COW_API int cow_region_new(size_t length, const struct cow_region_options *optio
 /* Takes over an existing mapping of private anonymous memory with what it holds; address and length
  * in whole pages. The memory stays mapped after cow_region_free(), which must come before the
  * caller unmaps it; the last snapshot must be gone by then too. options->address is not looked at;
- * branches of it are ordinary regions. -EINVAL: unaligned, or flags that are about how memory is
- * mapped; -ENOMEM: not mapped. */
+ * branches of it are ordinary regions. A child of fork() may adopt what it inherited. -EINVAL:
+ * unaligned, flags that are about how memory is mapped, or memory that the trap cannot work on (a
+ * mapped file under the signal and the thread trap); -EBUSY: some of it is a region already, or was
+ * one whose snapshots are held, or is registered with another userfaultfd; -ENOMEM: not mapped. */
 COW_API int cow_region_adopt(void *address, size_t length, const struct cow_region_options *options,
 			     struct cow_region **ret_region);
 

@@ -27,10 +27,17 @@ int check_range(size_t length, size_t offset, size_t piece)
 static int check_size(const unsigned char *bytes, size_t given, size_t size, size_t first_release)
 {
 	if (given < first_release || given > SIZE_MAX_SANE)
-		return -EINVAL;
+		return log_refusal("a struct begins with its size, but this one with %zu: set it "
+				   "to its _INIT macro first",
+				   given);
 	for (size_t i = size; i < given; i++)
-		if (bytes[i] != 0)
+		if (bytes[i] != 0) {
+			log_message(LOG_ERR,
+				    "libcow: byte %zu of a struct is set, which version "
+				    "%s does not know",
+				    i, cow_version());
 			return -E2BIG;
+		}
 	return 0;
 }
 

@@ -174,6 +174,7 @@ int cut_regions(struct cow_region *const regions[], size_t count, struct cow_sna
 			helper_wake(regions[i], HELP_COPIES);
 		snapshot_unref_due(regions[i]);
 		bypass_report(regions[i]->bypass);
+		limit_report(regions[i]);
 	}
 	return r;
 }

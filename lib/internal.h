@@ -47,9 +47,11 @@ struct cow_region {
 	struct bypass *bypass; /* NULL: not checked */
 	enum cow_limit_policy limit_policy;
 	uint64_t limit_timeout_ns, cut_timeout_ns;
-	struct spill *spill;         /* NULL: none */
-	_Atomic uint32_t block_said; /* the log has been told once that there is no room */
-	pthread_mutex_t cut_mutex;   /* orders cuts and rollbacks; guards rolled_back_... */
+	struct spill *spill; /* NULL: none */
+	_Atomic int no_room; /* why there was none: see limit.c */
+	_Atomic uint32_t no_room_said;
+	_Atomic uint64_t dropped_said; /* how many the log was last told of */
+	pthread_mutex_t cut_mutex;     /* orders cuts and rollbacks; guards rolled_back_... */
 	uint64_t rolled_back_to,
 		rolled_back_at; /* epochs: when the second one ended, the region was
 						    as the first one's snapshot */
@@ -57,8 +59,9 @@ struct cow_region {
 	_Atomic uint64_t dropped_snapshots, view_bytes;
 	_Atomic(struct cow_snapshot *) later; /* references that a trap could not drop */
 	struct histogram fault_ns;
-	struct cow_region *helper_next; /* see helper.h */
-	bool helped;                    /* guarded by the cut mutex */
+	struct cow_region *adopted_next; /* see adopt.h */
+	struct cow_region *helper_next;  /* see helper.h */
+	bool helped;                     /* guarded by the cut mutex */
 	_Atomic uint32_t helper_tasks;
 	struct tune tune;
 	_Atomic(struct attachment *) attachments;
@@ -91,6 +94,8 @@ int options_read(void *to, size_t size, size_t first_release, const void *from);
 int stats_room(const void *stats, size_t size, size_t first_release, size_t *ret_room);
 
 /* --- region.c --- */
+#define REGION_LENGTH_MAX ((size_t)1 << 44)
+
 /* Content that a layer above brings: what a page holds that was never written. */
 struct region_content {
 	/* For traps that see first touches: a file in memory that the window maps privately, and
@@ -164,6 +169,8 @@ void snapshot_unref_due(struct cow_region *region);
 int limit_make_room(struct cow_region *region, uint32_t freed, uint64_t *deadline_ns);
 /* The same in a trap, which cannot say no: goes on to give up whatever snapshot there is. */
 int limit_make_room_trapped(void *context, uint32_t freed, bool may_wait, uint64_t *deadline_ns);
+/* Tells the log what happened at the limit, also in traps. With no lock held, not in a trap. */
+void limit_report(struct cow_region *region);
 
 /* --- image.c --- */
 /* The descriptor stays the snapshot's. */
@@ -173,12 +180,16 @@ int image_fill(struct cow_snapshot *snapshot, int fd);
 /* --- view.c --- */
 void view_free(struct view *view);
 
-/* --- log.c --- */
+/* --- probe.c --- */
 /* What COW_TRAP_AUTO stands for, here and now. -EMFILE, -ENFILE, -ENOMEM: no room to find out. */
 int probe_auto(enum cow_trap *ret_trap);
 
+/* --- log.c --- */
 void log_message(int priority, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* What is wrong with what the caller gave. Returns -EINVAL. */
+int log_refusal(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* In a trap nothing is said. */
 void log_mute(bool muted);
+bool log_is_heard(void);
 
 #endif

@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What is done when a first write finds no frame: the policies of enum cow_limit_policy. Called
- * outside the gate and without a lock: it may wait, and tell the log.
+ * outside the gate and without a lock: it may wait.
+ *
+ * A trap tells the log nothing. What happened is noted with the region, and told by the first call
+ * that may: that of a bracket which found no room, or the next cut. A program that lives at its
+ * limit is not told of each snapshot that goes, but whenever their number has doubled.
  */
+#include <inttypes.h>
 #include <stddef.h>
 
 #include "lib/internal.h"
@@ -75,20 +80,45 @@ static bool drop_one(struct cow_region *region)
 		dropped = give_up(region, victim);
 		snapshot_unref_later(victim);
 	}
-	if (dropped)
-		log_message(LOG_WARNING,
-			    "libcow: preimage_limit reached, the oldest snapshot was given up: "
-			    "free snapshots sooner, raise the limit, or use COW_LIMIT_SPILL");
 	return dropped;
 }
 
-static void say_once(struct cow_region *region, const char *what, int error)
+#define NO_DIRECTORY 1 /* in no_room; else a negative errno: why spilling failed; 0: nothing */
+
+static void report_no_room(struct cow_region *region)
 {
-	if (atomic_exchange(&region->block_said, 1) == 0)
+	int why = atomic_load(&region->no_room);
+
+	if (why == 0 || !log_is_heard() || atomic_exchange(&region->no_room_said, 1) != 0)
+		return;
+	if (why == NO_DIRECTORY)
+		log_message(LOG_WARNING, "libcow: preimage_limit reached, no spill_directory was "
+					 "given: writers wait for snapshots to be freed");
+	else
 		log_message(LOG_WARNING,
-			    "libcow: preimage_limit reached%s%s%s: writers wait for snapshots "
-			    "to be freed",
-			    what, error ? ": " : "", error ? strerror(error) : "");
+			    "libcow: preimage_limit reached, spilling failed: %s: writers wait for "
+			    "snapshots to be freed",
+			    strerror(-why));
+}
+
+static void report_dropped(struct cow_region *region)
+{
+	uint64_t dropped = atomic_load(&region->dropped_snapshots);
+	uint64_t said = atomic_load(&region->dropped_said);
+
+	if (dropped == said || dropped < 2 * said || !log_is_heard() ||
+	    !atomic_compare_exchange_strong(&region->dropped_said, &said, dropped))
+		return;
+	log_message(LOG_WARNING,
+		    "libcow: preimage_limit reached, %" PRIu64 " of the oldest snapshots given up: "
+		    "free snapshots sooner, raise the limit, or use COW_LIMIT_SPILL",
+		    dropped);
+}
+
+void limit_report(struct cow_region *region)
+{
+	report_no_room(region);
+	report_dropped(region);
 }
 
 /* Until something is given back, or it is time to look again. A handler thread, whom other writers
@@ -147,12 +177,12 @@ static int spill_room(struct cow_region *region)
 	int moved;
 
 	if (!region->spill) {
-		say_once(region, ", no spill_directory was given", 0);
+		atomic_store(&region->no_room, NO_DIRECTORY);
 		return -ENOENT;
 	}
 	moved = spill_some(region->spill, &region->space);
 	if (moved < 0)
-		say_once(region, ", spilling failed", -moved);
+		atomic_store(&region->no_room, moved);
 	return moved > 0 ? 0 : -ENOSPC;
 }
 
@@ -172,7 +202,7 @@ static int wait_out_shortage(struct space *space, uint32_t freed, bool may_wait,
 static int make_room(struct cow_region *region, uint32_t freed, bool may_wait,
 		     uint64_t *deadline_ns)
 {
-	int coming;
+	int coming, r;
 
 	if (region->space.pool.limit == 0)
 		return -ENOMEM; /* not the limit: the system has no memory */
@@ -181,10 +211,13 @@ static int make_room(struct cow_region *region, uint32_t freed, bool may_wait,
 		return coming < 0 ? coming : 0;
 	switch (region->limit_policy) {
 	case COW_LIMIT_DROP:
-		return drop_one(region) ? 0 : -EAGAIN;
+		r = drop_one(region) ? 0 : -EAGAIN;
+		limit_report(region);
+		return r;
 	case COW_LIMIT_SPILL:
 		if (spill_room(region) == 0)
 			return 0;
+		limit_report(region);
 		break;
 	case COW_LIMIT_BLOCK:
 		break;

@@ -24,25 +24,57 @@ void log_mute(bool mute)
 	muted = mute;
 }
 
-void log_message(int priority, const char *format, ...)
+static cow_log_fn get_sink(void **ret_context)
+{
+	cow_log_fn log;
+
+	if (muted)
+		return NULL;
+	pthread_rwlock_rdlock(&sink_lock);
+	log = sink;
+	*ret_context = sink_context;
+	pthread_rwlock_unlock(&sink_lock);
+	return log;
+}
+
+bool log_is_heard(void)
+{
+	void *context;
+
+	return get_sink(&context) != NULL;
+}
+
+static void say(int priority, const char *prefix, const char *format, va_list arguments)
 {
 	char message[400];
 	void *context;
-	cow_log_fn log;
-	va_list arguments;
+	cow_log_fn log = get_sink(&context);
+	size_t length = strlen(prefix);
 
-	if (muted)
-		return;
-	pthread_rwlock_rdlock(&sink_lock);
-	log = sink;
-	context = sink_context;
-	pthread_rwlock_unlock(&sink_lock);
 	if (!log)
 		return;
-	va_start(arguments, format);
-	vsnprintf(message, sizeof(message), format, arguments);
-	va_end(arguments);
+	memcpy(message, prefix, length);
+	vsnprintf(message + length, sizeof(message) - length, format, arguments);
 	log(priority, message, context);
+}
+
+void log_message(int priority, const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	say(priority, "", format, arguments);
+	va_end(arguments);
+}
+
+int log_refusal(const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	say(LOG_ERR, "libcow: ", format, arguments);
+	va_end(arguments);
+	return -EINVAL;
 }
 
 const char *cow_version(void)

@@ -5,12 +5,12 @@
  */
 #include <assert.h>
 
-#include "lib/helper.h"
+#include "lib/adopt.h"
 #include "lib/bypass.h"
+#include "lib/helper.h"
 #include "lib/process.h"
 #include "lib/spill.h"
 
-#define LENGTH_MAX         ((size_t)1 << 44)
 #define DEFAULT_POOL_LIMIT ((size_t)64 << 20)
 #define DEFAULT_TIMEOUT_NS 1000000000ull
 #define ADOPTED_FLAGS      (COW_REGION_COPY_AHEAD | COW_REGION_CHECK)
@@ -28,18 +28,27 @@ static int check_options(const struct cow_region_options *options, struct region
 {
 	size_t page = sys_page_size();
 
-	if (options->flags & ~(base.adopt ? ADOPTED_FLAGS : KNOWN_FLAGS))
-		return -EINVAL;
+	if (options->flags & ~KNOWN_FLAGS)
+		return log_refusal("flags 0x%x: 0x%x is unknown", options->flags,
+				   options->flags & ~KNOWN_FLAGS);
+	if (base.adopt && (options->flags & ~ADOPTED_FLAGS))
+		return log_refusal("flags 0x%x: memory to adopt is mapped already, so only "
+				   "COW_REGION_COPY_AHEAD and COW_REGION_CHECK can be had",
+				   options->flags);
 	if ((uintptr_t)options->address % page != 0)
-		return -EINVAL;
+		return log_refusal("address %p does not begin a page of %zu bytes",
+				   options->address, page);
 	if (options->preimage_limit != 0 && options->preimage_limit < COW_PREIMAGE_LIMIT_MIN)
-		return -EINVAL;
+		return log_refusal("preimage_limit %zu is below COW_PREIMAGE_LIMIT_MIN, %zu",
+				   options->preimage_limit, COW_PREIMAGE_LIMIT_MIN);
 	if (options->limit_policy < COW_LIMIT_SPILL || options->limit_policy > COW_LIMIT_DROP)
-		return -EINVAL;
+		return log_refusal("limit_policy %d: there is no such policy",
+				   (int)options->limit_policy);
 	if (options->block != 0 && (!is_power_of_two(options->block) || options->block < page))
-		return -EINVAL;
+		return log_refusal("block %zu is no power of two of at least a page, %zu",
+				   options->block, page);
 	if (options->trap < COW_TRAP_AUTO || options->trap > COW_TRAP_EXPLICIT)
-		return -EINVAL;
+		return log_refusal("trap %d: there is no such trap", (int)options->trap);
 	return 0;
 }
 
@@ -160,7 +169,9 @@ static void region_destroy(struct cow_region *region)
 	bypass_free(region->bypass);
 	space_destroy(&region->space);
 	spill_free(region->spill);
-	if (region->base && !region->adopted)
+	if (region->adopted)
+		adopted_remove(region);
+	else if (region->base)
 		sys_unmap(region->base, region->length);
 	free_attachments(region);
 	sys_close(region->memfd);
@@ -249,28 +260,37 @@ static int init_space(struct cow_region *region, const struct cow_region_options
 	return space_init(&region->space, &config);
 }
 
-static int choose_trap(enum cow_trap *ret_trap)
+/* Once, and when it comes out differently: it is the same for thousands of regions. */
+static void report_choice(enum cow_trap trap)
 {
-	int r = probe_auto(ret_trap);
+	static _Atomic int reported = COW_TRAP_AUTO;
 
-	if (r < 0)
-		return r;
-	if (*ret_trap == COW_TRAP_MPROTECT)
+	if (!log_is_heard() || atomic_exchange(&reported, (int)trap) == (int)trap)
+		return;
+	if (trap == COW_TRAP_MPROTECT)
 		log_message(LOG_INFO,
 			    "libcow: COW_TRAP_AUTO chose the mprotect trap: userfaultfd, or "
 			    "/proc/self/pagemap, is not to be had; see: cow probe");
 	else
 		log_message(LOG_INFO, "libcow: COW_TRAP_AUTO chose the %s trap",
-			    *ret_trap == COW_TRAP_THREAD ? "thread" : "signal");
-	return 0;
+			    trap == COW_TRAP_THREAD ? "thread" : "signal");
+}
+
+static int choose_trap(enum cow_trap *ret_trap)
+{
+	int r = probe_auto(ret_trap);
+
+	if (r == 0)
+		report_choice(*ret_trap);
+	return r;
 }
 
 static int round_length(size_t length, size_t *ret_length)
 {
 	size_t page = sys_page_size();
 
-	if (length == 0 || length > LENGTH_MAX)
-		return -EINVAL;
+	if (length == 0 || length > REGION_LENGTH_MAX)
+		return log_refusal("a region has 1 byte to 16 TiB, not %zu bytes", length);
 	*ret_length = (length + page - 1) & ~(page - 1);
 	return 0;
 }
@@ -302,16 +322,13 @@ static int set_up(struct cow_region *region, const struct cow_region_options *op
 		r = set_up_limit(region, options);
 	if (r < 0)
 		return r;
-	if (base.adopt) {
-		region->adopted = true;
-		region->base = base.adopt;
-	} else {
-		r = map_window(region, options, base, &file);
-	}
+	r = base.adopt ? adopted_add(region, base.adopt) : map_window(region, options, base, &file);
 	if (r == 0)
 		r = init_space(region, options, base);
 	if (r == 0)
 		r = init_trap(region, options->trap, base.content ? -1 : file);
+	if (r == 0 && base.adopt)
+		r = adopted_try(region);
 	if (r == 0 && bypass_is_wanted(options->flags))
 		r = bypass_new(region);
 	if (r == 0 && base.content)
@@ -366,20 +383,6 @@ int cow_region_new(size_t length, const struct cow_region_options *options,
 		   struct cow_region **ret_region)
 {
 	return region_make(length, options, (struct region_base){ 0 }, ret_region);
-}
-
-int cow_region_adopt(void *address, size_t length, const struct cow_region_options *options,
-		     struct cow_region **ret_region)
-{
-	size_t page = sys_page_size();
-
-	if (!address || (uintptr_t)address % page != 0 || length % page != 0)
-		return -EINVAL;
-	if (length == 0 || length > LENGTH_MAX)
-		return -EINVAL;
-	if (!sys_is_mapped(address, length))
-		return -ENOMEM;
-	return region_make(length, options, (struct region_base){ .adopt = address }, ret_region);
 }
 
 struct cow_region *region_get(struct cow_region *region)

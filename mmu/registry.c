@@ -46,12 +46,24 @@ static struct place *place_of(const struct trap *trap)
 	return place;
 }
 
+/* A child of fork() may make a region of what it inherited: the parent's trap is not its own. */
+static void clear_inherited(const struct trap *trap)
+{
+	uintptr_t start = (uintptr_t)trap->base, end = start + trap->length;
+
+	for (struct place *place = atomic_load(&places); place; place = place->next)
+		if (atomic_load(&place->trap) != trap && start < atomic_load(&place->end) &&
+		    atomic_load(&place->start) < end)
+			atomic_store(&place->trap, NULL);
+}
+
 /* Once it is in it stays, also when its start fails: a trap may be on its way to the handler. */
 int registry_add(struct trap *trap)
 {
 	struct place *place;
 
 	lock_take(&places_lock);
+	clear_inherited(trap);
 	place = place_of(trap);
 	if (!place)
 		place = free_place();

@@ -9,15 +9,22 @@
 
 #define NEVER ((void *)(uintptr_t)0x1234) /* a result that was not written */
 
+/* What is refused is refused with a reason. */
 static int new_with(size_t length, const struct cow_region_options *options)
 {
 	struct cow_region *region = NEVER;
-	int r = cow_region_new(length, options, &region);
+	int r;
 
-	if (r == 0)
+	cow_log_set(note_message, NULL);
+	logged.count = 0;
+	r = cow_region_new(length, options, &region);
+	cow_log_set(NULL, NULL);
+	if (r == 0) {
 		cow_region_free(region);
-	else
+	} else {
 		ok(region == NEVER, "a refused region leaves the result alone");
+		ok(logged.count == 1, "and says why: %s", logged.count ? logged.last : "");
+	}
 	return r;
 }
 
@@ -62,6 +69,9 @@ TEST(traps)
 	if (is_errno(cow_region_new(PAGE, NULL, &region), 0, "the defaults ask for AUTO")) {
 		ok(stats_of(region).trap != COW_TRAP_AUTO, "which chooses one");
 		ok(strstr(logged.last, "COW_TRAP_AUTO chose"), "and says so: %s", logged.last);
+		cow_region_free(region);
+		is_errno(cow_region_new(PAGE, NULL, &region), 0, "once more");
+		is_u64(logged.count, 1, "said once");
 		cow_region_free(region);
 	}
 	cow_log_set(NULL, NULL);

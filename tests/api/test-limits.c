@@ -153,12 +153,49 @@ TEST(drop_gives_the_oldest_up)
 	is_errno(cow_region_rollback(region, snapshots[0]), -ESTALE, "rollback");
 	ok(!view && !branch && !none, "no result was written");
 	ok(stats_of(region).dropped_snapshots >= 1, "counted");
-	is_u64(logged.count, stats_of(region).dropped_snapshots, "one message each");
+	ok(logged.count >= 1 && logged.count <= stats_of(region).dropped_snapshots,
+	   "the log is told: %u times", logged.count);
 	ok(logged.count && strstr(logged.last, "COW_LIMIT_SPILL"), "says what to do: %s",
 	   logged.last);
 	cow_log_set(NULL, NULL);
 	for (int i = 0; i < 3; i++)
 		cow_snapshot_unref(snapshots[i]);
+	cow_region_free(region);
+}
+
+/* Each round rewrites everything, more than the limit has room for. */
+static void drop_many(struct cow_region *region, unsigned rounds)
+{
+	for (unsigned i = 0; i < rounds; i++) {
+		struct cow_snapshot *snapshot = take(region);
+
+		if (TEST_TRAP == COW_TRAP_EXPLICIT)
+			fill_all(region, (int)i + 1);
+		else
+			memset(page_of(region, 0), (int)i + 1, PAGES * PAGE);
+		is_u64(snapshot_stats_of(snapshot).dropped, 1, "given up");
+		cow_snapshot_unref(snapshot);
+	}
+}
+
+TEST(the_log_hears_of_traps_and_is_not_flooded)
+{
+	enum { ROUNDS = 40 };
+	struct cow_region_options options = limited(COW_LIMIT_DROP);
+	struct cow_region *region = new_region_with(PAGES, &options);
+
+	fill_all(region, 100);
+	cow_log_set(note_message, NULL);
+	logged.count = 0;
+	drop_many(region, 1);
+	is_u64(logged.count, TEST_TRAP == COW_TRAP_EXPLICIT, "no trap says anything");
+	cow_snapshot_unref(take(region));
+	is_u64(logged.count, 1, "the next snapshot does");
+	ok(strstr(logged.last, "1 of the oldest"), "how many: %s", logged.last);
+	drop_many(region, ROUNDS);
+	is_u64(stats_of(region).dropped_snapshots, ROUNDS + 1, "all are counted");
+	ok(logged.count > 1 && logged.count <= 7, "few are told: %u times", logged.count);
+	cow_log_set(NULL, NULL);
 	cow_region_free(region);
 }
 
@@ -399,6 +436,7 @@ TEST(memory_as_the_kernel_counts_it)
 
 TAP_MAIN(CASE(block_refuses_and_changes_nothing), CASE(block_wakes_when_another_thread_unrefs),
 	 CASE(rollback_at_the_limit_is_all_or_nothing), CASE(drop_gives_the_oldest_up),
+	 CASE(the_log_hears_of_traps_and_is_not_flooded),
 	 CASE(drop_never_takes_what_is_mapped_or_branched),
 	 CASE(spill_loses_nothing_and_refuses_nobody), CASE(spill_directories_that_do_not_do),
 	 CASE(spill_without_a_directory_blocks), CASE(a_full_disk_blocks),
