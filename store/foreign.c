@@ -25,7 +25,7 @@ struct foreign {
 	char path[PATH_MAX];
 };
 
-static int complain(const struct foreign *foreign, int error, const char *what)
+int foreign_complain(const struct foreign *foreign, int error, const char *what)
 {
 	log_message(LOG_ERR, "libcow: import: %s: %s", foreign->path, what);
 	return error;
@@ -75,8 +75,8 @@ static int read_l1(struct foreign *foreign)
 	    header->l1_offset % cluster_bytes(foreign) != 0 ||
 	    header->l1_offset > foreign->file_bytes ||
 	    bytes > foreign->file_bytes - header->l1_offset)
-		return complain(foreign, -EUCLEAN,
-				"damaged: its first-level table is out of place");
+		return foreign_complain(foreign, -EUCLEAN,
+					"damaged: its first-level table is out of place");
 	foreign->l1 = sys_alloc(bytes + 8);
 	foreign->l2 = sys_alloc(cluster_bytes(foreign));
 	if (!foreign->l1 || !foreign->l2)
@@ -101,9 +101,9 @@ static int read_header(struct foreign *foreign)
 		r = qcow2_decode(start, bytes, header);
 	sys_free(start);
 	if (r == -EINVAL)
-		return complain(foreign, r, "it is no qcow2 image");
+		return foreign_complain(foreign, r, "it is no qcow2 image");
 	if (r < 0)
-		return complain(foreign, r, "its header is damaged");
+		return foreign_complain(foreign, r, "its header is damaged");
 	header->incompatible &= ~(uint64_t)1; /* not closed: that is about refcounts */
 	refused = qcow2_refusal(header);
 	if (!refused && !can_unpack((enum qcow2_compression)header->compression))
@@ -143,11 +143,12 @@ static int open_one(const char *path, const char *format, struct foreign **ret_f
 	if (!foreign)
 		return -ENOMEM;
 	snprintf(foreign->path, sizeof(foreign->path), "%s", path);
-	r = foreign->fd = io_open(AT_FDCWD, path, O_RDONLY);
+	/* Not to wait for who writes a pipe; of no consequence for a file. */
+	r = foreign->fd = io_open(AT_FDCWD, path, O_RDONLY | O_NONBLOCK);
 	if (r >= 0)
 		r = sys_file_size(foreign->fd, &foreign->file_bytes, &links);
 	if (r < 0)
-		complain(foreign, r, strerror(-r));
+		foreign_complain(foreign, r, r == -EINVAL ? "it is no regular file" : strerror(-r));
 	if (r == 0)
 		r = is_qcow2(foreign, format, &qcow2);
 	if (r == 0) {
@@ -174,8 +175,8 @@ static int backing_path(const struct foreign *foreign, char path[PATH_MAX])
 	if (strncmp(name, "file:", 5) == 0)
 		name += 5;
 	else if (colon && (size_t)(colon - name) < strcspn(name, "/"))
-		return complain(foreign, -EOPNOTSUPP,
-				"not supported: a backing file that is not a file's name");
+		return foreign_complain(foreign, -EOPNOTSUPP,
+					"not supported: a backing file that is not a file's name");
 	length = snprintf(path, PATH_MAX, "%.*s%s", name[0] == '/' ? 0 : directory, foreign->path,
 			  name);
 	return length < PATH_MAX ? 0 : -ENAMETOOLONG;
@@ -193,8 +194,9 @@ int foreign_open(const char *path, const char *format, struct foreign **ret_fore
 		const struct qcow2_header *header = &(*link)->header;
 
 		if (++depth > FOREIGN_DEPTH_MAX) {
-			r = complain(top, -ELOOP,
-				     "its backing files run in a circle, or are more than 256");
+			r = foreign_complain(
+				top, -ELOOP,
+				"its backing files run in a circle, or are more than 256");
 			break;
 		}
 		r = backing_path(*link, next);
@@ -228,12 +230,14 @@ static int find_entry(struct foreign *foreign, uint64_t offset, uint64_t *ret_en
 		return 0;
 	}
 	if (table % cluster != 0)
-		return complain(foreign, -EUCLEAN, "damaged: a second-level table is out of place");
+		return foreign_complain(foreign, -EUCLEAN,
+					"damaged: a second-level table is out of place");
 	if (foreign->l2_offset != table) {
 		foreign->l2_offset = 0;
 		r = io_read(foreign->fd, foreign->l2, cluster, table);
 		if (r < 0)
-			return complain(foreign, r, "damaged: a second-level table cannot be read");
+			return foreign_complain(foreign, r,
+						"damaged: a second-level table cannot be read");
 		foreign->l2_offset = table;
 	}
 	*ret_entry = get_be64(foreign->l2 + offset % reach / cluster * 8);
@@ -322,14 +326,16 @@ static int read_packed(struct foreign *foreign, uint64_t entry)
 	if (!foreign->packed || !foreign->cluster)
 		return -ENOMEM;
 	if (offset >= foreign->file_bytes || bytes > 2 * cluster_bytes(foreign) + 1024)
-		return complain(foreign, -EUCLEAN, "damaged: a compressed cluster is out of place");
+		return foreign_complain(foreign, -EUCLEAN,
+					"damaged: a compressed cluster is out of place");
 	foreign->cluster_entry = 0;
 	r = read_padded(foreign, offset, foreign->packed, bytes);
 	if (r == 0)
 		r = unpack((enum qcow2_compression)foreign->header.compression, foreign->packed,
 			   bytes, foreign->cluster, cluster_bytes(foreign));
 	if (r == -EUCLEAN)
-		return complain(foreign, r, "damaged: a compressed cluster cannot be unpacked");
+		return foreign_complain(foreign, r,
+					"damaged: a compressed cluster cannot be unpacked");
 	if (r == 0)
 		foreign->cluster_entry = entry;
 	return r;
@@ -350,7 +356,7 @@ static int read_qcow2(struct foreign *foreign, uint64_t entry, uint64_t offset,
 		return r;
 	}
 	if (at % cluster_bytes(foreign) != 0 || at >= foreign->file_bytes)
-		return complain(foreign, -EUCLEAN, "damaged: data is out of place");
+		return foreign_complain(foreign, -EUCLEAN, "damaged: data is out of place");
 	return read_padded(foreign, at + in_cluster, buffer, length);
 }
 

@@ -20,6 +20,8 @@ struct foreign;
 int foreign_open(const char *path, const char *format, struct foreign **ret_foreign);
 void foreign_close(struct foreign *foreign); /* NULL-safe */
 uint64_t foreign_size(const struct foreign *foreign);
+/* Says to the log what is wrong with it; returns the error. */
+int foreign_complain(const struct foreign *foreign, int error, const char *what);
 
 /* Whether there may be data at offset, or zeroes for certain: 1, 0; and for how many bytes that
  * holds, at least 1, at most up to the end. */

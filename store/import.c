@@ -4,6 +4,10 @@
  *
  * A layer of another store is recognised by its footer, at the end of the guest: what is imported
  * then is the region, with its address, and not the manifest.
+ *
+ * The image is gone through twice: what may come is counted, since the writer keeps room for so
+ * much, then it is read. Somebody may write it meanwhile; where there is more than was counted the
+ * import fails.
  */
 #include <string.h>
 
@@ -15,14 +19,20 @@
 
 static const struct cow_import_options default_options = COW_IMPORT_OPTIONS_INIT;
 
+/* How much there is in runs, which come in ascending order. */
+struct tally {
+	uint64_t bytes, clusters, slices;
+	uint64_t last_slice; /* plus one */
+};
+
 struct import {
 	struct cow_store *store;
 	struct cow_import_options options;
 	struct foreign *foreign;
 	struct writer *writer;
 	struct writer_config config;
-	uint64_t counted;     /* the last slice that was, plus one */
-	uint64_t done, total; /* bytes */
+	struct tally planned, found;
+	uint64_t done; /* bytes */
 	unsigned char bytes[WRITER_BATCH * CLUSTER];
 };
 
@@ -71,15 +81,19 @@ static int for_each_run(struct import *import,
 	return r;
 }
 
-static int count_run(struct import *import, uint64_t offset, uint64_t length)
+static void add_run(struct tally *tally, uint64_t offset, uint64_t length)
 {
-	uint64_t clusters = div_up(length, CLUSTER);
 	uint64_t first = offset / SLICE_BYTES, last = (offset + length - 1) / SLICE_BYTES;
 
-	import->config.clusters_max += clusters;
-	import->config.slices_max += last - first + (first + 1 != import->counted);
-	import->counted = last + 1;
-	import->total += length;
+	tally->bytes += length;
+	tally->clusters += div_up(length, CLUSTER);
+	tally->slices += last - first + (first + 1 != tally->last_slice);
+	tally->last_slice = last + 1;
+}
+
+static int count_run(struct import *import, uint64_t offset, uint64_t length)
+{
+	add_run(&import->planned, offset, length);
 	return 0;
 }
 
@@ -107,10 +121,26 @@ static int write_batch(struct import *import, uint64_t offset, unsigned clusters
 	return count == 0 ? 0 : writer_write(import->writer, guest, bytes, crcs, count, &first);
 }
 
+static int report(struct import *import)
+{
+	const struct cow_import_options *options = &import->options;
+
+	if (!options->progress)
+		return 0;
+	return options->progress(import->done, import->planned.bytes, options->context) ?
+		       -ECANCELED :
+		       0;
+}
+
 static int write_run(struct import *import, uint64_t offset, uint64_t length)
 {
 	int r = 0;
 
+	add_run(&import->found, offset, length);
+	if (import->found.clusters > import->planned.clusters ||
+	    import->found.slices > import->planned.slices)
+		return foreign_complain(import->foreign, -EBUSY,
+					"it is being changed: import it when nobody writes it");
 	while (r == 0 && length > 0) {
 		uint64_t some = length < sizeof(import->bytes) ? length : sizeof(import->bytes);
 
@@ -118,9 +148,8 @@ static int write_run(struct import *import, uint64_t offset, uint64_t length)
 		offset += some;
 		length -= some;
 		import->done += some;
-		if (r == 0 && import->options.progress &&
-		    import->options.progress(import->done, import->total, import->options.context))
-			r = -ECANCELED;
+		if (r == 0)
+			r = report(import);
 	}
 	return r;
 }
@@ -132,6 +161,8 @@ static int write_layer(struct import *import)
 
 	if (r < 0)
 		return r;
+	import->config.clusters_max = import->planned.clusters;
+	import->config.slices_max = import->planned.slices;
 	r = writer_new(import->store, &import->config, &import->writer);
 	if (r < 0)
 		return r;
@@ -157,9 +188,8 @@ static int set_up(struct import *import, const char *path)
 		.time_ns = sys_realtime_ns(),
 	};
 	if (size == 0 || size > LENGTH_STORED_MAX) {
-		log_message(LOG_ERR, "libcow: import: %s: it is %s", path,
-			    size == 0 ? "empty" : "longer than 8 TiB");
-		return size == 0 ? -EINVAL : -EFBIG;
+		return foreign_complain(import->foreign, size == 0 ? -EINVAL : -EFBIG,
+					size == 0 ? "it is empty" : "it is longer than 8 TiB");
 	}
 	r = look_for_footer(import);
 	if (r == 0)

@@ -123,6 +123,58 @@ static bool import_failing_at(unsigned n)
 	return plan.made >= n;
 }
 
+/* What was a hole when room was planned for the layer has data when it is written. */
+static int write_more(uint64_t done, uint64_t total, void *context)
+{
+	unsigned char content[PAGE];
+
+	make_content(content, 1, 2);
+	for (uint64_t slice = 1; slice < 40; slice++)
+		if (pwrite(*(int *)context, content, PAGE, (off_t)(slice << 21)) != (ssize_t)PAGE)
+			bail("the image: %s", strerror(errno));
+	return 0;
+}
+
+TEST(an_image_that_changes_while_it_is_imported_is_refused)
+{
+	struct cow_store *store = open_store(quick_scratch(), COW_STORE_CREATE);
+	struct cow_import_options options = COW_IMPORT_OPTIONS_INIT;
+	char image[300];
+	int fd;
+
+	snprintf(image, sizeof(image), "%s/image", scratch_path);
+	make_image(image);
+	fd = open(image, O_RDWR | O_CLOEXEC);
+	ok(fd >= 0 && ftruncate(fd, 100 << 20) == 0, "holes at its end");
+	options.progress = write_more;
+	options.context = &fd;
+	cow_log_set(note_message, NULL);
+	is_errno(cow_store_import(store, image, &options, NULL), -EBUSY, "it is refused");
+	ok(strstr(logged.last, "image: it is being changed") != NULL, "the log says so: %s",
+	   logged.last);
+	cow_log_set(NULL, NULL);
+	is_u64(count_files(".qcow2") + count_files(".new"), 0, "files");
+	is_errno(cow_store_import(store, image, NULL, NULL), 0, "at rest it is imported");
+	close(fd);
+	cow_store_close(store);
+}
+
+/* Opening one to be read waits for somebody who writes. */
+TEST(a_pipe_is_no_image)
+{
+	struct cow_store *store = open_store(quick_scratch(), COW_STORE_CREATE);
+	char image[300];
+
+	snprintf(image, sizeof(image), "%s/image", scratch_path);
+	is_int(mkfifo(image, 0600), 0, "a pipe");
+	cow_log_set(note_message, NULL);
+	is_errno(cow_store_import(store, image, NULL, NULL), -EINVAL, "it is refused");
+	ok(strstr(logged.last, "image: it is no regular file") != NULL, "the log says so: %s",
+	   logged.last);
+	cow_log_set(NULL, NULL);
+	cow_store_close(store);
+}
+
 TEST(an_import_that_fails_leaves_nothing)
 {
 	unsigned n = 1;
@@ -255,6 +307,7 @@ TEST(an_old_copy_of_head_loses_nothing)
 }
 
 TAP_MAIN(CASE(an_import_that_fails_leaves_nothing),
+	 CASE(an_image_that_changes_while_it_is_imported_is_refused), CASE(a_pipe_is_no_image),
 	 CASE(a_save_that_cannot_be_taken_back_never_becomes_a_layer),
 	 CASE(layers_that_are_gone_are_forgotten), CASE(a_new_store_is_on_the_disk),
 	 CASE(an_old_copy_of_head_loses_nothing))
