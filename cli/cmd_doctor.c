@@ -7,13 +7,13 @@
  * with 1 and 2 (failed, wrong usage) is 3 here, "cannot tell".
  */
 #include <errno.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cli/commands.h"
 #include "cli/doctor/doctor.h"
+#include "cli/options.h"
 #include "cli/output.h"
 
 static const char *pid_text, *earlier, *sysroot;
@@ -50,18 +50,6 @@ static const struct command_option options[] = {
 	},
 	{ 0 },
 };
-
-static bool parse_pid(pid_t *ret_pid)
-{
-	uint64_t pid;
-
-	if (text_only_u64(text_of_string(pid_text), &pid) < 0 || pid == 0 || pid > INT_MAX) {
-		complain("--pid: '%s' is not a process ID; give a number such as 1234", pid_text);
-		return false;
-	}
-	*ret_pid = (pid_t)pid;
-	return true;
-}
 
 static void look_at_all(struct doctor *doctor, pid_t pid)
 {
@@ -114,7 +102,7 @@ static int run(const struct command *command, int argc, char **argv)
 	int status, error;
 	pid_t pid = 0;
 
-	if (pid_text && !parse_pid(&pid))
+	if (pid_text && !options_parse_pid("pid", pid_text, &pid))
 		return COMMAND_UNKNOWN;
 	if (earlier && !pid_text) {
 		complain("--earlier is about a process; give --pid PID, too");

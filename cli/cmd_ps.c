@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "cli/commands.h"
+#include "cli/options.h"
 #include "cli/output.h"
 #include "cli/ps/ps.h"
 #include "cli/ps/threads.h"
@@ -85,18 +86,6 @@ static const struct command_option options[] = {
 	{ 0 },
 };
 
-static bool parse_pid(const char *text, pid_t *ret_pid)
-{
-	uint64_t pid;
-
-	if (text_only_u64(text_of_string(text), &pid) < 0 || pid == 0 || pid > INT_MAX) {
-		complain("'%s' is not a process ID; give a number such as 1234", text);
-		return false;
-	}
-	*ret_pid = (pid_t)pid;
-	return true;
-}
-
 static bool parse_sort(enum ps_sort *ret_key)
 {
 	int i;
@@ -127,11 +116,12 @@ static bool parse_request(int argc, char **argv, struct request *request)
 		complain("PIDs, --tree and --all exclude each other; give one of them");
 		return false;
 	}
-	if (!parse_sort(&request->sort) || (tree && !parse_pid(tree, &request->top)))
+	if (!parse_sort(&request->sort) ||
+	    (tree && !options_parse_pid("tree", tree, &request->top)))
 		return false;
 	request->pids = output_realloc(NULL, (size_t)argc * sizeof(*request->pids));
 	for (i = 0; i < argc; i++)
-		if (!parse_pid(argv[i], &request->pids[request->count++]))
+		if (!options_parse_pid(NULL, argv[i], &request->pids[request->count++]))
 			return false;
 	return true;
 }

@@ -6,11 +6,13 @@
 #include "cli/options.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/help.h"
 #include "cli/output.h"
+#include "proc/text.h"
 
 bool command_help_wanted;
 bool command_json_wanted;
@@ -117,6 +119,19 @@ int options_parse_size(const char *text, uint64_t *ret_bytes)
 int options_parse_duration(const char *text, uint64_t *ret_ns)
 {
 	return parse_number(text, duration_units, ret_ns);
+}
+
+bool options_parse_pid(const char *option, const char *text, pid_t *ret_pid)
+{
+	uint64_t pid;
+
+	if (text_only_u64(text_of_string(text), &pid) < 0 || pid == 0 || pid > INT_MAX) {
+		complain("%s%s%s'%s' is not a process ID; give a number such as 1234",
+			 option ? "--" : "", option ? option : "", option ? ": " : "", text);
+		return false;
+	}
+	*ret_pid = (pid_t)pid;
+	return true;
 }
 
 static const struct command_option common_options[] = {

@@ -3,6 +3,8 @@
 #ifndef CLI_OPTIONS_H
 #define CLI_OPTIONS_H
 
+#include <sys/types.h>
+
 #include "cli/command.h"
 
 /*
@@ -19,5 +21,8 @@ int options_parse(const struct command *command, int argc, char **argv, int *ret
 int options_parse_count(const char *text, uint64_t *ret_count);
 int options_parse_size(const char *text, uint64_t *ret_bytes);
 int options_parse_duration(const char *text, uint64_t *ret_ns);
+
+/* A process ID, of an option or (NULL) an operand. Returns false after a message. */
+bool options_parse_pid(const char *option, const char *text, pid_t *ret_pid);
 
 #endif

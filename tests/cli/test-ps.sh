@@ -20,7 +20,7 @@ refuses "no number" "'redis' is not a process ID; give a number such as 1234" re
 refuses "zero" "'0' is not a process ID; give a number such as 1234" 0
 refuses "a negative number" "'-5' is not a process ID; give a number such as 1234" -- -5
 refuses "too large a number" "'4294967296' is not a process ID; give a number such as 1234" 4294967296
-refuses "no number for a tree" "'x' is not a process ID; give a number such as 1234" --tree x
+refuses "no number for a tree" "--tree: 'x' is not a process ID; give a number such as 1234" --tree x
 refuses "PIDs and a tree" "PIDs, --tree and --all exclude each other; give one of them" --tree 1 1
 refuses "a tree and all" "PIDs, --tree and --all exclude each other; give one of them" --tree 1 --all
 refuses "an unknown key" "--sort: there is no key 'size'; give $keys" --sort size
