@@ -19,6 +19,7 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/output.h"
+#include "cli/ps/ps.h"
 #include "cli/report.h"
 #include "cli/stat/run.h"
 #include "cli/stat/session.h"
@@ -38,6 +39,14 @@ static const struct command_option option_table[] = {
 		.argument = "PID",
 		.help = "watch these processes (PID,PID...) and what they start",
 		.value.string = &options.pids,
+	},
+	{
+		.name = "tree",
+		.letter = 't',
+		.type = OPTION_STRING,
+		.argument = "PID",
+		.help = "watch this process, its descendants, and what they start",
+		.value.string = &options.tree,
 	},
 	{
 		.name = "all",
@@ -69,7 +78,7 @@ static const struct command_option option_table[] = {
 		.letter = 'd',
 		.type = OPTION_DURATION,
 		.argument = "TIME",
-		.help = "with -p or -a: stop after this time",
+		.help = "with -p, -t or -a: stop after this time",
 		.value.number = &options.duration_ns,
 		.min = LEAST_INTERVAL,
 	},
@@ -103,6 +112,7 @@ static const struct command_option option_table[] = {
 	{ 0 },
 };
 
+static pid_t tree;
 static pid_t pids[MOST_PIDS];
 static size_t pid_count;
 
@@ -159,19 +169,22 @@ static bool check_usage(void)
 {
 	if (interval_text && !parse_interval(interval_text))
 		return false;
-	if (options.pids && options.whole_system)
-		complain("--pid and --all exclude each other; leave one out");
-	else if (!options.pids && !options.whole_system && !options.command)
-		complain("nothing to watch; give a command after --, or --pid, or --all");
+	if ((options.pids != NULL) + (options.tree != NULL) + options.whole_system > 1)
+		complain("--pid, --tree and --all exclude each other; give one of them");
+	else if (!options.pids && !options.tree && !options.whole_system && !options.command)
+		complain("nothing to watch; give a command after --, or --pid, --tree or --all");
 	else if (options.repeat > 1 && !options.command)
 		complain("--repeat needs a command; give one after --");
 	else if (options.repeat > 1 && options.interval_ns)
 		complain("--repeat and --interval exclude each other; leave one out");
 	else if (options.duration_ns && options.command)
-		complain("--duration is for --pid and --all; with a command, use timeout(1)");
+		complain("--duration is for --pid, --tree and --all; with a command, use "
+			 "timeout(1)");
 	else if (!session_knows_backend(options.backend))
 		complain("--backend: there is no '%s'; give auto, bpf, perf, taskstats or basic",
 			 options.backend);
+	else if (options.tree)
+		return options_parse_pid("tree", options.tree, &tree);
 	else
 		return !options.pids || parse_pids(options.pids);
 	return false;
@@ -194,10 +207,37 @@ static bool check_target(pid_t pid)
 	return false;
 }
 
-static bool check_targets(void)
+/* Those of the tree that are there already. */
+static bool find_tree(void)
+{
+	struct ps_result found = { 0 };
+	struct proc_root root;
+	int error = proc_root_open(NULL, &root);
+
+	if (error) {
+		complain_errno(error, "cannot open /proc");
+		return false;
+	}
+	error = ps_select_tree(&root, tree, &found);
+	if (!error && found.count > MOST_PIDS) {
+		complain("--tree: %zu processes, and %d can be watched at most; give fewer with "
+			 "--pid, or --all",
+			 found.count, MOST_PIDS);
+		error = -E2BIG;
+	}
+	for (; !error && pid_count < found.count; pid_count++)
+		pids[pid_count] = found.processes[pid_count].pid;
+	ps_result_free(&found);
+	proc_root_close(&root);
+	return !error;
+}
+
+static bool find_targets(void)
 {
 	size_t i;
 
+	if (tree)
+		return find_tree();
 	for (i = 0; i < pid_count; i++)
 		if (!check_target(pids[i]))
 			return false;
@@ -319,7 +359,7 @@ static int run(const struct command *command, int argc, char **argv)
 	}
 	if (!check_usage())
 		return COMMAND_USAGE;
-	if (!check_targets())
+	if (!find_targets())
 		return run_failure(&options);
 	status = open_stream(&stream);
 	if (status != COMMAND_OK)
@@ -345,7 +385,7 @@ static int run(const struct command *command, int argc, char **argv)
 const struct command command_stat = {
 	.name = "stat",
 	.summary = "count copy-on-write: copies, reuses, forks, and what they cost",
-	.synopsis = "[-p PID | -a] [--] [COMMAND [ARGUMENT...]]",
+	.synopsis = "[-p PID | -t PID | -a] [--] [COMMAND [ARGUMENT...]]",
 	.description =
 		"Counts in a command and all its descendants, in given processes, or in the\n"
 		"whole system. Which backend counts depends on what is allowed; the output\n"

@@ -225,8 +225,11 @@ static int place_targets(struct session *session)
 	size_t i;
 	int error = 0;
 
-	for (i = 0; i < session->pid_count && !error; i++)
+	for (i = 0; i < session->pid_count && !error; i++) {
 		error = place(session, session->pids[i], BPF_STAT_COUNTING, true);
+		if (error == -ESRCH)
+			error = 0; /* that process has just ended */
+	}
 	if (!error && session->child && !session->whole_system)
 		error = place(session, session->child, BPF_STAT_WAITING, false);
 	return error;

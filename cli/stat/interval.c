@@ -9,12 +9,9 @@ static const struct {
 	enum metric metric;
 	const char *title;
 } columns[] = {
-	{ METRIC_FORKS, "forks" },
-	{ METRIC_COPIED, "copied" },
-	{ METRIC_REUSED, "reused" },
-	{ METRIC_PROTECTED, "protected" },
-	{ METRIC_ZERO_FILLED, "zero-filled" },
-	{ METRIC_MINOR_FAULTS, "minor" },
+	{ METRIC_FORKS, "forks" },        { METRIC_COPIED, "copied" },
+	{ METRIC_REUSED, "reused" },      { METRIC_PROTECTED, "protected" },
+	{ METRIC_ZERO_FILLED, "zeroed" }, { METRIC_MINOR_FAULTS, "minor" },
 	{ METRIC_MAJOR_FAULTS, "major" },
 };
 
@@ -31,10 +28,10 @@ void interval_print_titles(FILE *stream, const struct session *session)
 {
 	size_t i;
 
-	fprintf(stream, "%s#%13s", style(stream, STYLE_BOLD), "time");
+	fprintf(stream, "%s#%10s", style(stream, STYLE_BOLD), "time");
 	for (i = 0; i < COLUMNS; i++)
 		if (is_column(session, i))
-			fprintf(stream, " %13s", columns[i].title);
+			fprintf(stream, " %10s", columns[i].title);
 	fprintf(stream, "%s\n", style(stream, STYLE_NONE));
 }
 
@@ -44,10 +41,10 @@ void interval_print(FILE *stream, const struct session *session, const struct co
 	char value[UNIT_LENGTH];
 	size_t i;
 
-	fprintf(stream, "%14.6f", (double)at_ns / 1e9);
+	fprintf(stream, "%11.3f", (double)at_ns / 1e9);
 	for (i = 0; i < COLUMNS; i++)
 		if (is_column(session, i))
-			fprintf(stream, " %13s",
+			fprintf(stream, " %10s",
 				format_count(value, delta->value[columns[i].metric]));
 	if (rises[0])
 		fprintf(stream, "  %s<- %s%s", style(stream, STYLE_WARN), rises,

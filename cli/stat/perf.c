@@ -104,8 +104,11 @@ static int open_records(struct session *session)
 	if (!error || session->whole_system)
 		return error;
 	error = 0;
-	for (i = 0; i < session->pid_count && !error; i++)
+	for (i = 0; i < session->pid_count && !error; i++) {
 		error = open_records_of(source, session->pids[i]);
+		if (error == -ESRCH)
+			error = 0; /* that process has just ended */
+	}
 	if (!error && session->child)
 		error = open_records_of(source, session->child);
 	return error;
@@ -160,8 +163,11 @@ static int add_of_target(struct session *session, struct counter *counter,
 		return error;
 	}
 	attr->inherit = 1;
-	for (i = 0; i < session->pid_count && !error; i++)
+	for (i = 0; i < session->pid_count && !error; i++) {
 		error = add_of_process(counter, attr, filter, session->pids[i]);
+		if (error == -ESRCH)
+			error = 0; /* that process has just ended */
+	}
 	if (error || !session->child)
 		return error;
 	/* What the command's process does before it becomes the command does not count. */

@@ -13,8 +13,8 @@
 #include "proc/name.h"
 
 #define MOST_LISTED 10 /* processes, in text */
-#define VALUE_WIDTH 20
-#define NAME_WIDTH  32
+#define VALUE_WIDTH 14
+#define NAME_WIDTH  31
 
 /* The kernel's name for a metric; NULL: shown in another way. */
 static const struct {
@@ -24,7 +24,7 @@ static const struct {
 	{ METRIC_COPIED, "pages copied" },
 	{ METRIC_REUSED, "pages reused" },
 	{ METRIC_PROTECTED, "writes to protected pages" },
-	{ METRIC_SHARED_WRITES, "writes to protected shared pages" },
+	{ METRIC_SHARED_WRITES, "writes to shared pages" },
 	{ METRIC_ZERO_FILLED, "pages zero-filled" },
 	{ METRIC_FILE_COPIED, "pages copied from private files" },
 	{ METRIC_FORKS, "forks" },
@@ -37,16 +37,27 @@ static const struct {
 
 #define LINES (sizeof(lines) / sizeof(lines[0]))
 
+static void describe_processes(const struct stat_options *options, char *text, size_t size)
+{
+	if (options->tree)
+		snprintf(text, size, "process %s and its descendants", options->tree);
+	else
+		snprintf(text, size, "process%s %s", strchr(options->pids, ',') ? "es" : "",
+			 options->pids);
+}
+
 void result_target(const struct session *session, char *text, size_t size)
 {
 	char *const *word = session->options->command;
 	char escaped[256];
 	size_t used;
 
+	if (!word && session->whole_system) {
+		snprintf(text, size, "the whole system");
+		return;
+	}
 	if (!word) {
-		snprintf(text, size, "%s%s%s",
-			 session->whole_system ? "the whole system" : "process ",
-			 session->whole_system ? "" : session->options->pids, "");
+		describe_processes(session->options, text, size);
 		return;
 	}
 	snprintf(text, size, "%s'", session->whole_system ? "the whole system during " : "");
@@ -137,39 +148,53 @@ struct result result_mean(const struct runs *runs)
 static void print_line(FILE *stream, const char *value, const char *name, const char *ratio,
 		       double deviation)
 {
-	fprintf(stream, "%*s  %-*s", VALUE_WIDTH, value, NAME_WIDTH, name);
+	fprintf(stream, "%*s  ", VALUE_WIDTH, value);
 	if (ratio[0] || deviation > 0)
-		fprintf(stream, "  # %s", ratio);
+		fprintf(stream, "%-*s  # %s", NAME_WIDTH, name, ratio);
+	else
+		fputs(name, stream);
 	if (deviation > 0)
 		fprintf(stream, "%s( +- %.2f%% )", ratio[0] ? "  " : "", 100 * deviation);
 	fputc('\n', stream);
+}
+
+/* "12.3 /s", "1,234 /s". */
+static const char *format_rate(char text[UNIT_LENGTH], const struct result *result,
+			       enum metric metric)
+{
+	double seconds = (double)result->elapsed_ns / 1e9;
+	double rate = seconds > 0 ? (double)result->totals.value[metric] / seconds : 0;
+
+	if (rate < 99.95)
+		snprintf(text, UNIT_LENGTH, "%.1f", rate);
+	else
+		format_count(text, (uint64_t)(rate + 0.5));
+	return text;
 }
 
 static void format_ratio(char *text, size_t size, const struct result *result, enum metric metric)
 {
 	const uint64_t *value = result->totals.value;
 	uint64_t outcomes = value[METRIC_COPIED] + value[METRIC_REUSED];
-	double seconds = (double)result->elapsed_ns / 1e9;
-	char bytes[UNIT_LENGTH];
+	char bytes[UNIT_LENGTH], rate[UNIT_LENGTH];
 
 	text[0] = '\0';
+	if (!value[metric])
+		return;
+	format_rate(rate, result, metric);
 	switch (metric) {
 	case METRIC_COPIED:
-		snprintf(text, size, "%s", format_bytes(bytes, value[metric] * PAGE_BYTES));
-		if (is_counted(result->counted, METRIC_REUSED) && outcomes)
-			snprintf(text, size, "%s, %.1f %% of writes to private protected pages",
-				 bytes, 100.0 * (double)value[metric] / (double)outcomes);
-		break;
 	case METRIC_ZERO_FILLED:
 	case METRIC_FILE_COPIED:
-		snprintf(text, size, "%s", format_bytes(bytes, value[metric] * PAGE_BYTES));
+		snprintf(text, size, "%s /s, %s", rate,
+			 format_bytes(bytes, value[metric] * PAGE_BYTES));
 		break;
-	case METRIC_FORKS:
-	case METRIC_MINOR_FAULTS:
-		if (seconds > 0)
-			snprintf(text, size, "%.1f /s", (double)value[metric] / seconds);
+	case METRIC_REUSED:
+		snprintf(text, size, "%s /s, %.1f %% not copied", rate,
+			 100.0 * (double)value[metric] / (double)outcomes);
 		break;
 	default:
+		snprintf(text, size, "%s /s", rate);
 		break;
 	}
 }
@@ -204,16 +229,20 @@ static void print_counts(FILE *stream, const struct result *mean, const struct r
 
 static void print_times(FILE *stream, const struct result *mean)
 {
-	char value[UNIT_LENGTH], p99[UNIT_LENGTH], max[UNIT_LENGTH], sum[UNIT_LENGTH], ratio[160];
+	char value[UNIT_LENGTH], p99[UNIT_LENGTH], max[UNIT_LENGTH], ratio[160] = "";
 	uint64_t delay = mean->totals.value[METRIC_DELAY_NS];
 	uint64_t copied = mean->totals.value[METRIC_COPIED];
 
 	if (is_counted(mean->counted, METRIC_FORK_NS) && mean->fork_ns.count) {
-		snprintf(ratio, sizeof(ratio), "p99 %s, max %s, in all %s",
-			 format_ns(p99, mean->fork_ns.p99), format_ns(max, mean->fork_ns.max),
-			 format_ns(sum, mean->fork_ns.sum));
-		print_line(stream, format_ns(value, mean->fork_ns.p50), "fork latency, median",
-			   ratio, 0);
+		if (mean->fork_ns.count > 1)
+			snprintf(ratio, sizeof(ratio), "p99 %s, max %s",
+				 format_ns(p99, mean->fork_ns.p99),
+				 format_ns(max, mean->fork_ns.max));
+		print_line(stream, format_ns(value, mean->fork_ns.p50),
+			   ratio[0] ? "fork latency, median" : "fork latency", ratio, 0);
+		if (ratio[0])
+			print_line(stream, format_ns(value, mean->fork_ns.sum), "forking in all",
+				   "", 0);
 	}
 	if (!is_counted(mean->counted, METRIC_DELAY_NS))
 		return;
@@ -344,18 +373,19 @@ static void print_missing(FILE *stream, const struct session *session, const str
 		{ METRIC_FORK_NS, "fork latency" },
 		{ METRIC_DELAY_NS, "time spent copying" },
 	};
-	bool any = false;
-	size_t i;
+	char text[1024] = "";
+	size_t used = 0, i;
 
-	for (i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
-		if (is_counted(mean->counted, wanted[i].metric))
-			continue;
-		fprintf(stream, "%s%s", any ? ", " : "\nnot counted: ", wanted[i].name);
-		any = true;
+	for (i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
+		if (!is_counted(mean->counted, wanted[i].metric))
+			used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%s",
+						 used ? ", " : "", wanted[i].name);
+	if (used && session->missing[0])
+		snprintf(text + used, sizeof(text) - used, " (%s)", session->missing);
+	if (used) {
+		fputs("\nnot counted: ", stream);
+		output_wrap(stream, 13, text);
 	}
-	if (any)
-		fprintf(stream, "%s%s%s\n", session->missing[0] ? " (" : "", session->missing,
-			session->missing[0] ? ")" : "");
 	if (mean->lost)
 		fprintf(stream, "%s%" PRIu64 " events were lost: the figures are lower bounds%s\n",
 			style(stream, STYLE_WARN), mean->lost, style(stream, STYLE_NONE));

@@ -220,7 +220,8 @@ static void finish(struct run *run)
 	}
 	if (run->options->interval_ns)
 		print_interval(run);
-	look_at_sharing(run);
+	if (!session->whole_system)
+		look_at_sharing(run);
 	result->counted = session->counted;
 	result->totals = session->totals;
 	result->lost = session->lost;

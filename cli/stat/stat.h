@@ -50,7 +50,7 @@ struct counts {
 
 /* What the user asked for. */
 struct stat_options {
-	const char *pids;
+	const char *pids, *tree;
 	bool whole_system;
 	uint64_t interval_ns;
 	uint64_t repeat;
