@@ -13,8 +13,14 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the conversions swap"
 
 uint32_t crc32c(const void *bytes, size_t length)
 {
+	const size_t most = (size_t)1 << 30;
+	const unsigned char *at = bytes;
+	uint32_t crc = ~0u;
+
 	/* The library takes an int, and declares what it reads as writable. */
-	return ~crc32_iscsi((unsigned char *)(uintptr_t)bytes, (int)length, ~0u);
+	for (; length > most; at += most, length -= most)
+		crc = crc32_iscsi((unsigned char *)(uintptr_t)at, (int)most, crc);
+	return ~crc32_iscsi((unsigned char *)(uintptr_t)at, (int)length, crc);
 }
 
 uint32_t crc32c_of_zero_cluster(void)
@@ -264,20 +270,37 @@ void footer_encode(const struct footer *footer, unsigned char cluster[CLUSTER])
 	put_be32(cluster + FOOTER_CRC_AT, crc32c(cluster, FOOTER_CRC_AT));
 }
 
+/* The region, and the guest that it is the beginning of. */
+static bool is_guest_sane(const struct footer *footer, uint64_t unit)
+{
+	return footer->length > 0 && footer->length <= LENGTH_STORED_MAX &&
+	       footer->length % CLUSTER == 0 && footer->page_size > 0 &&
+	       footer->page_size % CLUSTER == 0 &&
+	       footer->virtual_size > tail_start(footer->length) &&
+	       footer->virtual_size <= LENGTH_STORED_MAX * 2 &&
+	       footer->virtual_size % (unit * CLUSTER) == 0;
+}
+
+#define META_CLUSTERS_MIN 4u /* header, refcount table and block, L1 */
+
+/* The parts of the file, which follow each other. */
+static bool is_file_sane(const struct footer *footer, uint64_t unit)
+{
+	return footer->meta_clusters >= META_CLUSTERS_MIN && footer->meta_clusters % unit == 0 &&
+	       footer->meta_clusters <= footer->manifest_cluster &&
+	       footer->manifest_cluster <= LENGTH_STORED_MAX / CLUSTER * 2 &&
+	       footer->manifest_cluster % unit == 0 && footer->state_length <= COW_STATE_MAX &&
+	       footer->crc_count ==
+		       footer->manifest_cluster + div_up(footer->state_length, CLUSTER);
+}
+
 /* What the numbers say of each other, so that whoever uses them need not look again. */
 static bool footer_is_sane(const struct footer *footer)
 {
-	uint64_t state = div_up(footer->state_length, CLUSTER);
 	uint64_t unit = footer_is_packed(footer) ? PACKED_PAGES : 1;
 
-	return footer->length > 0 && footer->length <= LENGTH_STORED_MAX &&
-	       footer->virtual_size <= LENGTH_STORED_MAX * 2 &&
-	       footer->virtual_size > tail_start(footer->length) &&
-	       footer->virtual_size % (unit * CLUSTER) == 0 && footer->meta_clusters % unit == 0 &&
-	       footer->manifest_cluster % unit == 0 && footer->state_length <= COW_STATE_MAX &&
-	       footer->manifest_cluster >= 4 && footer->manifest_cluster <= LENGTH_STORED_MAX &&
-	       footer->meta_clusters >= 4 && footer->meta_clusters <= footer->manifest_cluster &&
-	       footer->crc_count == footer->manifest_cluster + state && footer->page_size > 0;
+	return footer->sequence <= SEQUENCE_MAX && is_guest_sane(footer, unit) &&
+	       is_file_sane(footer, unit);
 }
 
 int footer_decode(const unsigned char cluster[CLUSTER], struct footer *ret_footer)

@@ -55,6 +55,9 @@
 
 #define ID_BYTES 16u
 
+/* The lock of a layer lies behind its sequence (store.h), and locks end where files do. */
+#define SEQUENCE_MAX ((uint64_t)INT64_MAX - 1)
+
 /* QEMU reads L1 tables of up to 32 MiB; the tail needs a little. */
 #define LENGTH_STORED_MAX (((uint64_t)8 << 40) - ((uint64_t)64 << 30))
 

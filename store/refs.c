@@ -206,6 +206,17 @@ static int parse_tag(const char *rest, struct refs *refs)
 	return tag_is_valid(name) ? refs_set_tag(refs, name, &id) : -EUCLEAN;
 }
 
+static int parse_sequence(const char *rest, uint64_t *ret_sequence)
+{
+	char *end;
+
+	errno = 0;
+	*ret_sequence = strtoull(rest, &end, 10);
+	return errno == 0 && end != rest && *end == '\0' && *ret_sequence <= SEQUENCE_MAX ?
+		       0 :
+		       -EUCLEAN;
+}
+
 static int parse_line(const char *line, struct refs *refs)
 {
 	struct layer_id id;
@@ -217,13 +228,8 @@ static int parse_line(const char *line, struct refs *refs)
 		return parse_tag(rest, refs);
 	if ((rest = after(line, "deleted")))
 		return id_parse(rest, &id) ? refs_add_deleted(refs, &id) : -EUCLEAN;
-	if ((rest = after(line, "sequence"))) {
-		char *end;
-
-		errno = 0;
-		refs->sequence = strtoull(rest, &end, 10);
-		return errno == 0 && end != rest && *end == '\0' ? 0 : -EUCLEAN;
-	}
+	if ((rest = after(line, "sequence")))
+		return parse_sequence(rest, &refs->sequence);
 	return -EUCLEAN;
 }
 
