@@ -332,9 +332,11 @@ COW_API int cow_snapshot_get_stats(struct cow_snapshot *snapshot,
  */
 struct cow_store;
 
-#define COW_ID_LENGTH       37 /* a layer's identity as text, with its NUL */
-#define COW_TAG_LENGTH      64 /* most bytes of a tag, with its NUL: letters, digits, and -_.+@ */
-#define COW_STORE_DEPTH_MAX 4096
+#define COW_ID_LENGTH 37 /* a layer's identity as text, with its NUL */
+#define COW_TAG_LENGTH \
+	64 /* most bytes of a tag, with its NUL: letters, digits, and -_.+@, the
+				  first neither - nor . */
+#define COW_STORE_DEPTH_MAX 4096 /* layers on top of each other */
 
 /* Called now and then with how much is done, in bytes; non-zero ends the call, which then leaves
  * everything as it was and returns -ECANCELED. */
@@ -379,9 +381,11 @@ struct cow_save_options {
  * changed since an earlier save of the region into this store, or since the layer that the region
  * was restored from, is written: that layer becomes the parent. The first save of an explicit
  * branch goes on from what its source was saved as; under the traps it is full. A snapshot that was
- * saved here already is not written again; its identity is returned, and tag and HEAD are set.
- * options may be NULL; ret_id too. -EINVAL: a bad tag; -EFBIG: a region above 8 TiB; -ESTALE: the
- * snapshot was given up; -ENOSPC, -EIO and others: the store is as it was. */
+ * saved here already is not written again; its identity is returned, and tag and HEAD are set. The
+ * save on top of COW_STORE_DEPTH_MAX layers is a full one: a program that saves for ever deletes
+ * what it no longer needs and compacts, as examples/kv.c does. options may be NULL; ret_id too.
+ * -EINVAL: a bad tag; -EFBIG: a region above 8 TiB; -ESTALE: the snapshot was given up; -ENOSPC,
+ * -EIO and others: the store is as it was. */
 COW_API int cow_store_save(struct cow_store *store, struct cow_snapshot *snapshot,
 			   const struct cow_save_options *options, char ret_id[COW_ID_LENGTH]);
 

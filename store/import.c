@@ -228,9 +228,10 @@ int cow_store_import(struct cow_store *store, const char *path,
 	if (options)
 		r = options_read(&import->options, sizeof(import->options), sizeof(import->options),
 				 options);
-	if (r == 0 && (import->options.flags != 0 ||
-		       (import->options.tag && !tag_is_valid(import->options.tag))))
-		r = -EINVAL;
+	if (r == 0 && import->options.flags != 0)
+		r = log_refusal("flags 0x%x of an import: there are none", import->options.flags);
+	if (r == 0)
+		r = store_check_tag(import->options.tag);
 	if (r == 0)
 		r = store_begin(store, true);
 	if (r == 0) {

@@ -68,6 +68,18 @@ int layer_read_footer(struct cow_store *store, const struct layer_id *id, struct
 	return r;
 }
 
+uint32_t layer_count_below(struct cow_store *store, const struct footer *footer)
+{
+	struct footer at = *footer;
+	uint32_t depth = 0;
+	uint64_t bytes;
+
+	while (depth < COW_STORE_DEPTH_MAX && !id_is_none(&at.parent) &&
+	       layer_read_footer(store, &at.parent, &at, &bytes) == 0)
+		depth++;
+	return depth;
+}
+
 static bool names_parent(const struct layer *layer)
 {
 	char parent[LAYER_NAME_LENGTH] = "";

@@ -71,6 +71,8 @@ int layer_read_footer(struct cow_store *store, const struct layer_id *id, struct
 		      uint64_t *ret_file_bytes);
 int layer_read_footer_of(struct cow_store *store, int fd, const struct layer_id *id,
 			 struct footer *ret_footer, uint64_t *ret_file_bytes);
+/* How many layers are below it, as far as they are there; each footer is read for that. */
+uint32_t layer_count_below(struct cow_store *store, const struct footer *footer);
 
 enum table_use {
 	TABLE_REMEMBER, /* it may be asked for again */

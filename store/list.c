@@ -30,19 +30,6 @@ static void fill_info(struct cow_store *store, const struct index_entry *entry,
 	info->state_length = footer->state_length;
 }
 
-/* How many layers are below it, as far as they are there. */
-static uint32_t count_below(struct cow_store *store, const struct footer *footer)
-{
-	struct footer at = *footer;
-	uint32_t depth = 0;
-	uint64_t bytes;
-
-	while (depth < COW_STORE_DEPTH_MAX && !id_is_none(&at.parent) &&
-	       layer_read_footer(store, &at.parent, &at, &bytes) == 0)
-		depth++;
-	return depth;
-}
-
 static int find_entry(struct cow_store *store, const char *name, struct index_entry *ret_entry)
 {
 	struct index_entry entry = { 0 };
@@ -72,7 +59,7 @@ int cow_store_get_info(struct cow_store *store, const char *id, struct cow_layer
 		return r;
 	r = find_entry(store, id, &entry);
 	if (r == 0) {
-		entry.depth = count_below(store, &entry.footer);
+		entry.depth = layer_count_below(store, &entry.footer);
 		fill_info(store, &entry, &info);
 	}
 	store_end(store);
@@ -204,9 +191,9 @@ int cow_store_tag(struct cow_store *store, const char *id, const char *tag)
 {
 	int r;
 
-	if (!tag || !tag_is_valid(tag))
-		return -EINVAL;
-	r = store_begin(store, true);
+	r = tag ? store_check_tag(tag) : -EINVAL;
+	if (r == 0)
+		r = store_begin(store, true);
 	if (r < 0)
 		return r;
 	r = set_tag(store, id, tag);

@@ -67,11 +67,18 @@ const struct mark *mark_find(struct cow_region *region, const struct layer_id *s
 	return count > 0 ? &marks->marks[count - 1] : NULL;
 }
 
+#define MARKS_MAX 8192u
+
 static int make_room(struct marks *marks)
 {
 	size_t room = marks->room * 2 + 8;
 	struct mark *more;
 
+	if (marks->count >= MARKS_MAX) {
+		marks->count -= MARKS_MAX / 2;
+		memmove(marks->marks, marks->marks + MARKS_MAX / 2,
+			marks->count * sizeof(marks->marks[0]));
+	}
 	if (marks->count < marks->room)
 		return 0;
 	more = sys_alloc_array(room, sizeof(more[0]));

@@ -14,6 +14,7 @@ struct mark {
 	uint64_t epoch;
 	uint64_t sequence;
 	struct layer_id id;
+	uint32_t depth; /* layers below it, at most: a compaction since made it less */
 };
 
 /* Of a store's marks on a region, the newest at or before epoch; NULL: none. Valid until the next
@@ -24,7 +25,8 @@ const struct mark *mark_find(struct cow_region *region, const struct layer_id *s
  *  */
 struct known *mark_known(struct cow_region *region, const struct layer_id *store);
 
-/* In place of an earlier one of the same epoch. */
+/* In place of an earlier one of the same epoch. A region that is saved for ever forgets the oldest,
+ * so that a snapshot which is older still is saved with more than what changed. */
 int mark_add(struct cow_region *region, const struct layer_id *store, const struct mark *mark);
 
 #endif

@@ -405,7 +405,12 @@ static int make_region(struct restore *restore, struct content *content,
 static int restore_chain(struct restore *restore, struct cow_region **ret_region)
 {
 	const struct layer *layer = restore->chain->layers[0];
-	struct mark mark = { .epoch = 0, .sequence = layer->footer.sequence, .id = layer->id };
+	struct mark mark = {
+		.epoch = 0,
+		.sequence = layer->footer.sequence,
+		.id = layer->id,
+		.depth = restore->chain->depth - 1,
+	};
 	struct cow_region *region;
 	int r;
 
@@ -453,9 +458,11 @@ static int read_options(struct restore *restore, const struct cow_restore_option
 		r = options_read(region, sizeof(*region), sizeof(*region), options->region);
 	if (r < 0)
 		return r;
-	if ((options->flags & ~KNOWN_FLAGS) || options->verify < COW_VERIFY_FAULT ||
-	    options->verify > COW_VERIFY_NONE)
-		return -EINVAL;
+	if (options->flags & ~KNOWN_FLAGS)
+		return log_refusal("flags 0x%x of a restore: 0x%x is unknown", options->flags,
+				   options->flags & ~KNOWN_FLAGS);
+	if (options->verify < COW_VERIFY_FAULT || options->verify > COW_VERIFY_NONE)
+		return log_refusal("verify %d: there is no such value", (int)options->verify);
 	region->trap = options->trap;
 	region->address = options->address;
 	region->flags = 0;

@@ -39,10 +39,15 @@ struct save {
 
 static int check_options(const struct cow_save_options *options)
 {
-	if ((options->flags & ~KNOWN_FLAGS) || (options->tag && !tag_is_valid(options->tag)) ||
-	    (options->state_length > 0 && !options->state) || options->state_length > COW_STATE_MAX)
-		return -EINVAL;
-	return 0;
+	if (options->flags & ~KNOWN_FLAGS)
+		return log_refusal("flags 0x%x of a save: 0x%x is unknown", options->flags,
+				   options->flags & ~KNOWN_FLAGS);
+	if (options->state_length > 0 && !options->state)
+		return log_refusal("state_length is %zu, but state NULL", options->state_length);
+	if (options->state_length > COW_STATE_MAX)
+		return log_refusal("state_length %zu is above COW_STATE_MAX, %zu",
+				   options->state_length, COW_STATE_MAX);
+	return store_check_tag(options->tag);
 }
 
 /* A mark whose layer is still there; what was lost of it is taken for a reason to save everything,
@@ -79,6 +84,25 @@ static bool find_parent(struct save *save)
 		snapshot = snapshot->region->space.base == BASE_SOURCE ? snapshot->region->source :
 									 NULL;
 	return snapshot != NULL;
+}
+
+/* One more would make a chain that cannot be opened. The mark knows of no compaction. */
+static bool is_too_deep(struct save *save)
+{
+	struct footer footer;
+	uint64_t bytes;
+
+	if (save->parent.depth + 1 < COW_STORE_DEPTH_MAX)
+		return false;
+	if (layer_read_footer(save->store, &save->parent.id, &footer, &bytes) == 0)
+		save->parent.depth = layer_count_below(save->store, &footer);
+	if (save->parent.depth + 1 < COW_STORE_DEPTH_MAX)
+		return false;
+	log_message(LOG_WARNING,
+		    "libcow: store: %s: %d layers are on top of each other, the most that can be: "
+		    "everything is saved again, on no parent; compact the store now and then",
+		    save->store->path, COW_STORE_DEPTH_MAX);
+	return true;
 }
 
 /* The snapshot itself was saved already. */
@@ -201,7 +225,10 @@ static void offload(struct save *save, const struct mark *mark)
 
 static int save_new(struct save *save, struct layer_id *ret_id)
 {
-	struct mark mark = { .epoch = save->snapshot->snap.epoch };
+	struct mark mark = {
+		.epoch = save->snapshot->snap.epoch,
+		.depth = save->incremental ? save->parent.depth + 1 : 0,
+	};
 	struct space *space = &save->snapshot->region->space;
 	struct publication publication;
 	int r;
@@ -246,7 +273,7 @@ static int save_locked(struct save *save, struct layer_id *ret_id)
 		}
 		return r;
 	}
-	save->incremental = found && !(save->options.flags & COW_SAVE_FULL);
+	save->incremental = found && !(save->options.flags & COW_SAVE_FULL) && !is_too_deep(save);
 	if (!save->incremental)
 		save->parent = (struct mark){ 0 };
 	return save_new(save, ret_id);

@@ -22,6 +22,15 @@ void store_complain(const struct cow_store *store, const char *name, const char 
 	log_message(LOG_ERR, "libcow: store: %s/%s: %s", store->path, name, what);
 }
 
+int store_check_tag(const char *tag)
+{
+	if (!tag || tag_is_valid(tag))
+		return 0;
+	return log_refusal("'%s' is no name for a tag: letters, digits and -_.+@, at most %d of "
+			   "them, the first neither - nor .; not HEAD, and no identity",
+			   tag, COW_TAG_LENGTH - 1);
+}
+
 struct cow_store *store_get(struct cow_store *store)
 {
 	atomic_fetch_add(&store->refs_held, 1);
@@ -89,7 +98,9 @@ static int take_lock(struct cow_store *store)
 	r = io_lock(store->lock, 0, F_WRLCK);
 	if (r != -EBUSY)
 		return r;
-	store_complain(store, NAME_LOCK, "another process has the store open for writing");
+	store_complain(store, NAME_LOCK,
+		       "another process, or another cow_store of this one, "
+		       "has the store open for writing");
 	return -EBUSY;
 }
 

@@ -114,5 +114,7 @@ bool store_has_moved(struct cow_store *store);
 /* "store PATH/NAME: ..." to the log. */
 void store_complain(const struct cow_store *store, const char *name, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
+/* 0 for NULL, too; -EINVAL, and what is wrong to the log. */
+int store_check_tag(const char *tag);
 
 #endif
