@@ -38,10 +38,6 @@ TAP_MAYBE_UNUSED static size_t mapped_bytes(void)
 	return sum;
 }
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define COUNT_MAPPINGS false /* a sanitizer maps as it goes */
-#else
-#define COUNT_MAPPINGS true
-#endif
+#define COUNT_MAPPINGS (!SANITIZED) /* a sanitizer maps as it goes */
 
 #endif

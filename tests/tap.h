@@ -60,6 +60,13 @@ static struct {
 	char skipped[256];   /* why, or empty; the main thread's */
 } tap;
 
+/* A sanitizer has mappings, stacks and signal handlers of its own. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED true
+#else
+#define SANITIZED false
+#endif
+
 #define TAP_MAYBE_UNUSED          __attribute__((unused))
 #define TAP_PRINTF(string, first) __attribute__((unused, format(printf, string, first)))
 #define TAP_NORETURN              __attribute__((noreturn))

@@ -143,6 +143,17 @@ TAP_MAYBE_UNUSED static void note_message(int priority, const char *message, voi
 	logged.count++;
 }
 
+/* In a child: the first thing that is not as it should be ends it, with the library's last word.
+ * The parent looks at its status. */
+#define must(condition)                                                                    \
+	do {                                                                               \
+		if (!(condition)) {                                                        \
+			fprintf(stderr, "# child, line %d: %s %s\n", __LINE__, #condition, \
+				logged.last);                                              \
+			_exit(1);                                                          \
+		}                                                                          \
+	} while (0)
+
 /* A directory on a disk, or NULL: where the build is, unless that is memory. */
 TAP_MAYBE_UNUSED static const char *disk_directory(void)
 {

@@ -11,15 +11,6 @@
 
 #include "tests/api/common.h"
 
-/* In a child: the first thing that is not as it should be ends it. Status 0: all is well. */
-#define must(condition)                                                                  \
-	do {                                                                             \
-		if (!(condition)) {                                                      \
-			fprintf(stderr, "# child, line %d: %s\n", __LINE__, #condition); \
-			_exit(1);                                                        \
-		}                                                                        \
-	} while (0)
-
 static void in_child(void (*run)(void *), void *context)
 {
 	int status = 0;

@@ -18,21 +18,6 @@
 
 #include "tests/api/common.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED true /* which has handlers and stacks of its own */
-#else
-#define SANITIZED false
-#endif
-
-/* In a child: the first thing that is not as it should be ends it. */
-#define must(condition)                                                                  \
-	do {                                                                             \
-		if (!(condition)) {                                                      \
-			fprintf(stderr, "# child, line %d: %s\n", __LINE__, #condition); \
-			_exit(1);                                                        \
-		}                                                                        \
-	} while (0)
-
 /* The wait status of a child that runs this. */
 static int run_child(void (*run)(int), int argument)
 {

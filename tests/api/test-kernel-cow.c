@@ -33,15 +33,6 @@
 #define MADV_PAGEOUT 21
 #endif
 
-/* In a child: the first thing that is not as it should be ends it. */
-#define must(condition)                                                                  \
-	do {                                                                             \
-		if (!(condition)) {                                                      \
-			fprintf(stderr, "# child, line %d: %s\n", __LINE__, #condition); \
-			_exit(1);                                                        \
-		}                                                                        \
-	} while (0)
-
 /* --- swap --- */
 
 static struct {

@@ -19,22 +19,6 @@
 
 #include "tests/api/common.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED true
-#else
-#define SANITIZED false
-#endif
-
-/* In a child: the first thing that is not as it should be ends it. */
-#define must(condition)                                                                      \
-	do {                                                                                 \
-		if (!(condition)) {                                                          \
-			fprintf(stderr, "# child, line %d: %s (%s)\n", __LINE__, #condition, \
-				logged.last);                                                \
-			_exit(1);                                                            \
-		}                                                                            \
-	} while (0)
-
 #define CANNOT 77 /* a child's status: the scene is not to be had here */
 
 static void scene(void (*run)(int), int argument, const char *what)
