@@ -91,6 +91,17 @@ int draft_write_sparse(struct draft *draft, uint64_t cluster, const unsigned cha
 	return r;
 }
 
+int draft_write_header(struct draft *draft, struct qcow2_header *header,
+		       const struct layer_id *parent)
+{
+	unsigned char cluster[CLUSTER];
+
+	if (!id_is_none(parent))
+		layer_name(parent, header->backing);
+	qcow2_encode(header, cluster);
+	return draft_write(draft, 0, cluster, 1);
+}
+
 static int write_array(struct draft *draft, struct footer *footer, uint64_t clusters)
 {
 	unsigned char *bytes = sys_alloc(clusters * CLUSTER);

@@ -35,6 +35,10 @@ int draft_write_padded(struct draft *draft, uint64_t cluster, const void *bytes,
 int draft_write_sparse(struct draft *draft, uint64_t cluster, const unsigned char *bytes,
 		       uint64_t count);
 
+/* The first cluster. Names the parent in the header, if there is one. */
+int draft_write_header(struct draft *draft, struct qcow2_header *header,
+		       const struct layer_id *parent);
+
 /* Writes the array of checksums and, as the last of `clusters`, the footer, into which it enters
  * the array's own checksum. */
 int draft_publish(struct draft *draft, struct footer *footer, uint64_t clusters);

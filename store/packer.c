@@ -13,7 +13,7 @@
 #define LEVEL     3           /* zstd's own default: higher ones gain little in 64 KiB */
 #define BUFFER    (1ul << 20) /* written at a time */
 #define ENTRIES   (PACKED_CLUSTER / 8)
-#define PER_BLOCK (PACKED_CLUSTER / 2) /* in a block */
+#define PER_BLOCK (PACKED_CLUSTER / 2) /* refcounts */
 
 /* Where everything is in the file, in clusters of 64 KiB. */
 struct layout {
@@ -319,12 +319,8 @@ static int write_header(struct packer *packer, uint64_t virtual_size)
 		.incompatible = QCOW2_HAS_COMPRESSION,
 		.compression = QCOW2_ZSTD,
 	};
-	unsigned char cluster[CLUSTER];
 
-	if (!id_is_none(&packer->config.parent))
-		layer_name(&packer->config.parent, header.backing);
-	qcow2_encode(&header, cluster);
-	return draft_write(&packer->draft, 0, cluster, 1);
+	return draft_write_header(&packer->draft, &header, &packer->config.parent);
 }
 
 static int write_metadata(struct packer *packer, uint64_t manifest, uint64_t count,

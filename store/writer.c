@@ -10,6 +10,12 @@
 #define GROUP_TABLES   256u         /* second-level tables written together */
 #define WRITEBACK_STEP (8ull << 20) /* the disk begins its work this often */
 
+/* Clusters of the first-level table of a guest. */
+static uint64_t l1_clusters(uint64_t guest_bytes)
+{
+	return div_up(div_up(guest_bytes, SLICE_BYTES), TABLE_ENTRIES);
+}
+
 /* Where everything is in the file, in clusters. */
 struct layout {
 	uint64_t refcount_table, refcount_blocks, l1, l2, data;
@@ -49,7 +55,7 @@ static struct layout plan(const struct writer_config *config)
 	uint64_t tail = manifest_max(config, config->clusters_max);
 	uint64_t guest = tail_start(config->length) + tail * CLUSTER;
 	struct layout layout = {
-		.l1_count = div_up(div_up(guest, SLICE_BYTES), TABLE_ENTRIES),
+		.l1_count = l1_clusters(guest),
 		.l2_count = config->slices_max + div_up(tail, SLICE),
 	};
 	uint64_t rest = 1 + layout.l1_count + layout.l2_count + config->clusters_max + tail;
@@ -308,17 +314,17 @@ static int enter_manifest(struct writer *writer, uint64_t tail, uint64_t manifes
 }
 
 /* Whether a cluster lies in room that turned out not to be needed. */
-static bool is_spare(const struct writer *writer, uint64_t cluster, uint64_t blocks,
-		     uint64_t l1_clusters)
+static bool is_spare(const struct writer *writer, uint64_t cluster, uint64_t blocks, uint64_t l1)
 {
 	const struct layout *layout = &writer->layout;
 
 	return (cluster >= layout->refcount_blocks + blocks && cluster < layout->l1) ||
-	       (cluster >= layout->l1 + l1_clusters && cluster < layout->l2) ||
+	       (cluster >= layout->l1 + l1 && cluster < layout->l2) ||
 	       (cluster >= layout->l2 + writer->next_table && cluster < layout->data);
 }
 
-static int write_refcounts(struct writer *writer, uint64_t end, uint64_t l1_clusters)
+/* Of the clusters before end; l1: how many of the first-level table are needed. */
+static int write_refcounts(struct writer *writer, uint64_t end, uint64_t l1)
 {
 	const struct layout *layout = &writer->layout;
 	uint64_t blocks = div_up(end, REFCOUNTS);
@@ -332,7 +338,7 @@ static int write_refcounts(struct writer *writer, uint64_t end, uint64_t l1_clus
 	for (uint64_t i = 0; i < blocks; i++)
 		put_be64(bytes + i * 8, (layout->refcount_blocks + i) * CLUSTER);
 	for (uint64_t i = 0; i < end; i++)
-		if (!is_spare(writer, i, blocks, l1_clusters))
+		if (!is_spare(writer, i, blocks, l1))
 			put_be16(counts + i * 2, 1);
 	r = draft_write(&writer->draft, layout->refcount_table, bytes,
 			layout->refcount_table_count + blocks);
@@ -350,12 +356,8 @@ static int write_header(struct writer *writer, uint64_t virtual_size)
 		.refcount_offset = writer->layout.refcount_table * CLUSTER,
 		.refcount_clusters = (uint32_t)writer->layout.refcount_table_count,
 	};
-	unsigned char cluster[CLUSTER];
 
-	if (!id_is_none(&writer->config.parent))
-		layer_name(&writer->config.parent, header.backing);
-	qcow2_encode(&header, cluster);
-	return draft_write(&writer->draft, 0, cluster, 1);
+	return draft_write_header(&writer->draft, &header, &writer->config.parent);
 }
 
 static int write_manifest(struct writer *writer, struct footer *footer)
@@ -375,11 +377,9 @@ static int write_manifest(struct writer *writer, struct footer *footer)
 	if (r == 0)
 		r = flush_group(writer);
 	if (r == 0)
-		r = write_refcounts(writer, end,
-				    div_up(div_up(footer->virtual_size, SLICE_BYTES),
-					   TABLE_ENTRIES));
+		r = write_refcounts(writer, end, l1_clusters(footer->virtual_size));
+	/* Sparse, so a large region costs only what was touched of it. */
 	if (r == 0)
-		/* So a large region costs only what was touched of it. */
 		r = draft_write_sparse(&writer->draft, writer->layout.l1,
 				       (unsigned char *)writer->l1, writer->layout.l1_count);
 	if (r == 0)

@@ -4,8 +4,7 @@
  * that COW_REGION_CHECK finds it. And the ways that look alike, but are seen.
  *
  * Model
- * - A region of pages full of ones, a snapshot, then somebody writes a nine. Where the trap
- * notices,
+ * - A region of pages full of ones, a snapshot, then somebody writes a nine. Where the trap sees it
  *   the snapshot still reads ones. Where it does not, the snapshot reads what the live region does:
  *   that is what the caveat warns of, and the test fails should it no longer be so, since then the
  *   manual is wrong.

@@ -5,10 +5,9 @@
  * sees later writes, and the live region never sees those of a child or a branch.
  *
  * Model
- * - Kinds of page: never touched; read, so that the kernel's zero page is there; written; written
- * by
- *   a system call; swapped out before the snapshot, or after it; part of a huge page, also swapped
- *   out. In private memory and in a memfd.
+ * - Kinds of page: never touched; read, so that the kernel's zero page is there; written, by the
+ *   program or in a system call; swapped out before the snapshot, or after it; part of a huge page,
+ *   also swapped out. In private memory and in a memfd.
  * - Ways to hold on: a view; pages in a pipe (vmsplice), of the view, of a branch, of a child; a
  *   child of fork(); a branch; a pinned buffer of io_uring, which has to go on showing the live
  *   region, since the window's page is not replaced.

@@ -11,10 +11,9 @@
  *   there.
  * - A cut is consistent if that holds for every writer, and nobody has seen more of the writer
  *   before it than that one has in the same cut.
- * - Beside the writers pages are armed ahead; snapshots are held, looked at again, mapped,
- * branched,
- *   merged and given up at limits; the process forks; and from time to time the writers pause while
- *   the region is rolled back, and go on from what they find there.
+ * - Beside the writers pages are armed ahead; snapshots are held, looked at again, mapped, made
+ *   branches, merged and given up at limits; the process forks; and from time to time the writers
+ *   pause while the region is rolled back, and go on from what they find there.
  * - The checker is itself checked: children of fork(), which are consistent cuts of plain memory,
  *   have to pass, and copies made by memcpy() beside the writers must not.
  *

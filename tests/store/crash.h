@@ -10,16 +10,14 @@
  *   file's sync covers the contents of that file, a directory's sync the entries. Of everything
  *   else any subset may be on the disk, in any order: entries of the directory are not ordered
  *   among each other, nor against contents, which is less than most file systems promise. Each
- *   entry operation
- *   is atomic. A write is torn at sectors of 512 bytes; a sector is old or new.
- * - What was never written reads as zeroes within a file's size; a write that is on the disk in
- * part
- *   may or may not have grown the file to its full length. Sectors of a file system that does not
- *   promise zeroes read as garbage: states of that kind are made, too.
- * - Between two syncs there are more subsets than can be tried. For each crash point are tried:
- * none,
- *   all, each one alone, all but one, a few at random, and these torn. States that are equal (same
- *   names, same bytes, same mark) are visited once.
+ *   operation on an entry is atomic. A write is torn at sectors of 512 bytes; a sector is old or
+ *   new.
+ * - What was never written reads as zeroes within a file's size; a write of which a part is on the
+ *   disk may or may not have grown the file to its full length. Sectors of a file system that does
+ *   not promise zeroes read as garbage: states of that kind are made, too.
+ * - Between two syncs there are more subsets than can be tried. At each crash point these are: the
+ *   empty one, everything, each one alone, all but one, a few at random, and these torn. States
+ *   that are equal (same names, same bytes, same mark) are visited once.
  *
  * A mutant is a log with one sync left out, or two neighbours exchanged: what a library with that
  * mistake would have done. It has to be caught by the same visitor.
