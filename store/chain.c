@@ -86,12 +86,13 @@ static int complain_missing(struct chain *chain, const struct layer_id *id)
 	char name[LAYER_NAME_LENGTH];
 
 	layer_name(id, name);
-	if (chain->depth == 0)
+	if (chain->depth == 0) {
 		store_complain(chain->store, name, "there is no such layer");
-	else
-		store_complain(chain->store, name, "missing: its child %s needs it",
-			       chain->layers[chain->depth - 1]->name);
-	return -ENOENT;
+		return -ENOENT;
+	}
+	store_complain(chain->store, name, "missing: its child %s needs it",
+		       chain->layers[chain->depth - 1]->name);
+	return -EUCLEAN;
 }
 
 #define LOOK_AGAIN 1

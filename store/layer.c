@@ -276,7 +276,7 @@ int layer_open_named(struct cow_store *store, const char *name, struct layer **r
 		if (r == 0)
 			r = layer_open(store, &id, ret_layer);
 	} while (r == -ENOENT && store_has_moved(store));
-	return r;
+	return r == -ENOENT ? store_explain_missing(store, name) : r;
 }
 
 bool layer_is_stale(const struct layer *layer)

@@ -40,6 +40,8 @@ static int find_entry(struct cow_store *store, const char *name, struct index_en
 		if (r == 0)
 			r = layer_read_footer(store, &entry.id, &entry.footer, &entry.file_bytes);
 	} while (r == -ENOENT && store_has_moved(store));
+	if (r == -ENOENT)
+		r = store_explain_missing(store, name);
 	if (r == 0)
 		*ret_entry = entry;
 	return r;

@@ -98,9 +98,7 @@ static int take_lock(struct cow_store *store)
 	r = io_lock(store->lock, 0, F_WRLCK);
 	if (r != -EBUSY)
 		return r;
-	store_complain(store, NAME_LOCK,
-		       "another process, or another cow_store of this one, "
-		       "has the store open for writing");
+	store_complain(store, NAME_LOCK, "another process has the store open for writing");
 	return -EBUSY;
 }
 
@@ -300,7 +298,7 @@ int store_commit(struct cow_store *store, struct refs *refs)
 	return r;
 }
 
-int store_resolve(struct cow_store *store, const char *name, struct layer_id *ret_id)
+int store_resolve(const struct cow_store *store, const char *name, struct layer_id *ret_id)
 {
 	const struct tag *tag;
 	struct layer_id id;
@@ -318,6 +316,19 @@ int store_resolve(struct cow_store *store, const char *name, struct layer_id *re
 		return -ENOENT;
 	*ret_id = id;
 	return 0;
+}
+
+int store_explain_missing(const struct cow_store *store, const char *name)
+{
+	char file[LAYER_NAME_LENGTH];
+	struct layer_id id;
+
+	if (store_resolve(store, name, &id) < 0 || (name && !refs_find_tag(&store->refs, name)))
+		return -ENOENT;
+	layer_name(&id, file);
+	store_complain(store, file, "missing, though %s%s names it", name ? "the tag " : "HEAD",
+		       name ?: "");
+	return -EUCLEAN;
 }
 
 /* --- layers in use --- */

@@ -107,7 +107,10 @@ int store_lock_unused(struct cow_store *store, uint64_t sequence);
 void store_unlock(struct cow_store *store, uint64_t sequence);
 
 /* A layer by identity, tag, or NULL. */
-int store_resolve(struct cow_store *store, const char *name, struct layer_id *ret_id);
+int store_resolve(const struct cow_store *store, const char *name, struct layer_id *ret_id);
+/* The file of what a name stands for is not there: -ENOENT; or -EUCLEAN, and the log is told, where
+ * HEAD or a tag says that it is. */
+int store_explain_missing(const struct cow_store *store, const char *name);
 /* For a reader, within a call, that did not find what it looked for: the writer may have gone on
  * since the call began. true: HEAD says something else now, look again. */
 bool store_has_moved(struct cow_store *store);

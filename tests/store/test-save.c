@@ -158,6 +158,10 @@ TEST(damage_is_found)
 	ok(strstr(logged.last, id) != NULL, "the log names the file: %s", logged.last);
 	unlink(path);
 	is_errno(cow_store_restore(store, id, &options, &restored), -ENOENT, "not restored");
+	is_errno(cow_store_restore(store, NULL, &options, &restored), -EUCLEAN,
+		 "not taken for a store that is new");
+	ok(strstr(logged.last, "HEAD names it"), "the log says why: %s", logged.last);
+	is_errno(cow_store_get_info(store, NULL, &info), -EUCLEAN, "nor when it is asked about");
 	is_errno(cow_store_verify(store, NULL, NULL, NULL, NULL), -EUCLEAN, "HEAD names nothing");
 	cow_log_set(NULL, NULL);
 	cow_region_free(region);
