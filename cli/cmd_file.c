@@ -77,6 +77,11 @@ static int run(const struct command *command, int argc, char **argv)
 		complain("--%s needs --recursive", every_file ? "all" : "one-file-system");
 		return COMMAND_USAGE;
 	}
+	for (i = 0; i < argc; i++)
+		if (!argv[i][0]) {
+			complain("an empty word is no PATH; give the name of a file or directory");
+			return COMMAND_USAGE;
+		}
 	allow_descriptors();
 	for (i = 0; i < argc; i++)
 		file_add(&how, argv[i], &result);

@@ -96,8 +96,24 @@ void output_wrap(FILE *stream, unsigned int indent, const char *text)
 	fputc('\n', stream);
 }
 
-static void complain_text(const char *text, const char *detail)
+/*
+ * A message may quote what others chose, such as the name of a file: what would move a terminal's
+ * cursor or end the line becomes a question mark. In UTF-8 the C1 controls are c2 80 to c2 9f.
+ */
+static void disarm(char *text)
 {
+	unsigned char *at = (unsigned char *)text;
+
+	for (; *at; at++)
+		if (*at < ' ' || *at == 0x7f)
+			*at = '?';
+		else if (*at == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0)
+			at[0] = at[1] = '?';
+}
+
+static void complain_text(char *text, const char *detail)
+{
+	disarm(text);
 	progress_erase();
 	fprintf(stderr, "%scow%s%s:%s %s%s%s\n", style(stderr, STYLE_BAD), current_verb ? " " : "",
 		current_verb ? current_verb : "", style(stderr, STYLE_NONE), text,

@@ -42,7 +42,7 @@ unsigned int output_width(FILE *stream);
  */
 void output_wrap(FILE *stream, unsigned int indent, const char *text);
 
-/* "cow VERB: what was wrong; what to do", on standard error. */
+/* "cow VERB: what was wrong; what to do", on standard error, in one line. */
 __attribute__((format(printf, 1, 2))) void complain(const char *format, ...);
 
 /* The same for a negative errno: "cow VERB: what: the error's text". */
