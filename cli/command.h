@@ -35,7 +35,7 @@ enum option_type {
 	OPTION_STRING,   /* string */
 	OPTION_PATH,     /* string; completed as a file name */
 	OPTION_COUNT,    /* number; suffixes k, M, G mean powers of 1000 */
-	OPTION_SIZE,     /* number, in bytes; suffixes k, M, G, T mean powers of 1024 */
+	OPTION_SIZE,     /* number, in bytes; suffixes k, M, G, T, P mean powers of 1024 */
 	OPTION_DURATION, /* number, in nanoseconds; given as seconds, or with ns, us, ms, s, m, h */
 };
 

@@ -40,6 +40,8 @@ static const struct unit size_units[] = {
 	{ "GiB", UINT64_C(1) << 30 },
 	{ "T", UINT64_C(1) << 40 },
 	{ "TiB", UINT64_C(1) << 40 },
+	{ "P", UINT64_C(1) << 50 },
+	{ "PiB", UINT64_C(1) << 50 },
 	{ NULL, 0 },
 };
 
@@ -243,6 +245,9 @@ static void complain_value(const struct command_option *option, const char *text
 		complain("--%s: '%s' is out of range; give %s to %s", option->name, text,
 			 format_value(least, option->type, option->min),
 			 format_value(most, option->type, option->max));
+	else if (error == -EDOM)
+		complain("--%s: '%s' is too little; give %s or more", option->name, text,
+			 format_value(least, option->type, option->min));
 	else if (error == -ERANGE)
 		complain("--%s: '%s' is out of range; %s", option->name, text,
 			 examples[option->type]);
@@ -263,8 +268,10 @@ static int set_number(const struct command_option *option, const char *text)
 	int error;
 
 	error = parse_number(text, units, &value);
-	if (!error && (value < option->min || (option->max && value > option->max)))
+	if (!error && option->max && (value < option->min || value > option->max))
 		error = -ERANGE;
+	else if (!error && value < option->min)
+		error = -EDOM;
 	if (error) {
 		complain_value(option, text, error);
 		return -EINVAL;

@@ -220,7 +220,8 @@ static void add_total(struct table *table, const struct layout *layout,
 			 layout->columns[i] == COLUMN_OUTSIDE)
 			table_cell(table, STYLE_NONE, "%s", "");
 		else
-			size_cell(table, STYLE_BOLD, values[layout->columns[i]]);
+			size_cell(table, STYLE_BOLD,
+				  result->measured ? values[layout->columns[i]] : PS_UNKNOWN);
 	}
 }
 
@@ -265,9 +266,11 @@ static void print_totals(const struct ps_result *result)
 	if (result->sampled)
 		print_estimate("PSS", totals->pss, totals->pss_error,
 			       "their part of what they map");
+	if (!result->measured)
+		return;
 	if (totals->unique == PS_UNKNOWN) {
-		puts("unique          unknown: frame numbers need CAP_SYS_ADMIN; the sum of PSS is "
-		     "a lower bound");
+		puts("unique          unknown, at least the sum of PSS: frame numbers need "
+		     "CAP_SYS_ADMIN");
 		return;
 	}
 	print_estimate("unique", totals->unique, totals->unique_error,
@@ -285,9 +288,17 @@ static const char *ps_backend_name(const struct ps_result *result)
 
 static void print_source(const struct ps_result *result)
 {
-	printf("%s# %s; %.4g %% of the %s%s\n", style(stdout, STYLE_DIM), ps_backend_name(result),
-	       100 * result->coverage, result->sampled ? "pages looked at" : "processes",
-	       style(stdout, STYLE_NONE));
+	const size_t others = result->denied + result->vanished + result->unreadable;
+
+	printf("%s# %s; ", style(stdout, STYLE_DIM), ps_backend_name(result));
+	if (result->sampled)
+		printf("%.4g %% of the pages looked at", 100 * result->coverage);
+	else if (others)
+		printf("%zu of %zu processes measured", result->measured,
+		       result->measured + others);
+	else
+		printf("all processes measured");
+	printf("%s\n", style(stdout, STYLE_NONE));
 	if (result->vanished)
 		printf("# %zu ended meanwhile and are left out\n", result->vanished);
 	if (result->unreadable)

@@ -185,6 +185,7 @@ TEST(numbers_are_exact_or_refused)
 		{ "0x10", options_parse_count, -EINVAL, 0 },
 		{ "1.5G", options_parse_size, 0, UINT64_C(3) << 29 },
 		{ "64KiB", options_parse_size, 0, 65536 },
+		{ "1P", options_parse_size, 0, UINT64_C(1) << 50 },
 		{ "20000000T", options_parse_size, -ERANGE, 0 },
 		{ "0.5", options_parse_duration, 0, 500000000 },
 		{ "20ms", options_parse_duration, 0, 20000000 },

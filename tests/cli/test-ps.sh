@@ -25,7 +25,7 @@ refuses "PIDs and a tree" "PIDs, --tree and --all exclude each other; give one o
 refuses "a tree and all" "PIDs, --tree and --all exclude each other; give one of them" --tree 1 --all
 refuses "an unknown key" "--sort: there is no key 'size'; give $keys" --sort size
 refuses "no pages to sample" \
-	"--sample-pages: '0' is out of range; give a number such as 500, 10k or 2M" --sample-pages 0
+	"--sample-pages: '0' is too little; give 1 or more" --sample-pages 0
 
 run "$COW" ps 2147483647
 is "$status" 1 "a PID that nobody has: exit status"
@@ -52,8 +52,8 @@ PID       RSS       PSS       USS     swap     KSM    THP   tables  command
 100  7.81 MiB  2.93 MiB  2.93 MiB      0 B     0 B  2 MiB   96 KiB  postgres
 101  5.86 MiB  1.46 MiB  1000 KiB  128 KiB  64 KiB    0 B   80 KiB  postgres: w) x
 sum  18.6 MiB  7.81 MiB  5.86 MiB  128 KiB       -  2 MiB  256 KiB  3 processes
-unique          unknown: frame numbers need CAP_SYS_ADMIN; the sum of PSS is a lower bound
-# smaps_rollup; 100 % of the processes
+unique          unknown, at least the sum of PSS: frame numbers need CAP_SYS_ADMIN
+# smaps_rollup; all processes measured
 END
 is "$out" "$(cat "$tmp/expected")" "captured tree: text"
 run "$COW" ps --sysroot "$plain" --sort rss --limit 1
@@ -150,7 +150,11 @@ END
 		run nobody "$tmp/cow" ps "$sleeper" $$
 		contains "$out" "# of 1 only RSS could be had, they are in no sum; more needs root or CAP_SYS_PTRACE" \
 			"nobody: what is missing is told"
-		contains "$out" "unknown: frame numbers need CAP_SYS_ADMIN" "nobody: and why"
+		contains "$out" "unknown, at least the sum of PSS: frame numbers need CAP_SYS_ADMIN" \
+			"nobody: and why"
+		run nobody "$tmp/cow" ps $$
+		contains "$out" "0 of 1 processes measured" "nobody: of others alone"
+		lacks "$(echo "$out" | grep '^ *sum')" "0 B" "nobody: has no sum of zeroes then"
 		run nobody "$tmp/cow" ps --fast "$sleeper"
 		contains "$err" "--fast needs CAP_SYS_ADMIN for frame numbers; all was read instead" \
 			"nobody: --fast"
