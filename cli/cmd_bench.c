@@ -107,14 +107,14 @@ static const struct command_option options[] = {
 		.name = "markdown",
 		.type = OPTION_PATH,
 		.argument = "FILE",
-		.help = "write the results there, too, as Markdown",
+		.help = "write the results there, too, as Markdown; - as with --json",
 		.value.string = &markdown,
 	},
 	{
 		.name = "csv",
 		.type = OPTION_PATH,
 		.argument = "FILE",
-		.help = "write the rows there, too, as comma-separated values",
+		.help = "write the rows there, too, as comma-separated values; - as with --json",
 		.value.string = &csv,
 	},
 	{
@@ -165,6 +165,13 @@ static const char *const names[] = {
 
 /* --- what is asked for --- */
 
+/* How many results take the place of the text. */
+static int results_on_stdout(void)
+{
+	return (command_json_wanted && !command_json_path) + report_is_stdout(markdown) +
+	       report_is_stdout(csv);
+}
+
 static const struct bench_experiment *find(const char *name)
 {
 	size_t i;
@@ -203,6 +210,10 @@ static bool check_usage(int argc, char **argv)
 		complain("--tiny, --quick and --full exclude each other; give one of them");
 		return false;
 	}
+	if (results_on_stdout() > 1) {
+		complain("only one of --json, --markdown and --csv can be '-', standard output");
+		return false;
+	}
 	if (merge && argc == 0) {
 		complain("--merge wants files that cow bench --json has written");
 		return false;
@@ -227,12 +238,16 @@ static bool check_outputs(void)
 static bool check_directory(void)
 {
 	const char *from_environment = getenv("TMPDIR");
+	struct stat status;
 
 	if (!directory)
 		directory = from_environment && from_environment[0] ? from_environment : "/var/tmp";
-	if (access(directory, W_OK | X_OK) == 0)
+	if (stat(directory, &status) == 0 && !S_ISDIR(status.st_mode))
+		errno = ENOTDIR;
+	else if (access(directory, W_OK | X_OK) == 0)
 		return true;
-	complain_errno(-errno, "cannot make files in %s; give another --directory", directory);
+	complain("cannot make files in %s: %s; give another --directory", directory,
+		 strerror(errno));
 	return false;
 }
 
@@ -259,7 +274,7 @@ static struct bench_options choose(void)
 
 /* --- --list --- */
 
-static bool list_json(void)
+static bool list_json(int argc, char **argv)
 {
 	json_object *report = report_new("bench-list"), *experiments, *object;
 	bool written;
@@ -267,6 +282,8 @@ static bool list_json(void)
 
 	experiments = report_add_array(report, "experiments");
 	for (i = 0; bench_experiments[i]; i++) {
+		if (!is_wanted(bench_experiments[i], argc, argv))
+			continue;
 		object = report_add_object(experiments, NULL);
 		report_add_string(object, "name", bench_experiments[i]->name);
 		report_add_string(object, "title", bench_experiments[i]->title);
@@ -289,7 +306,7 @@ static const char *needs_text(const struct bench_experiment *experiment)
 							"";
 }
 
-static void list_text(void)
+static void list_text(int argc, char **argv)
 {
 	static const struct table_column columns[] = { { "name", false },
 						       { "what", false },
@@ -298,6 +315,8 @@ static void list_text(void)
 	size_t i;
 
 	for (i = 0; bench_experiments[i]; i++) {
+		if (!is_wanted(bench_experiments[i], argc, argv))
+			continue;
 		table_cell(table, STYLE_BOLD, "%s", bench_experiments[i]->name);
 		table_cell(table, STYLE_NONE, "%s", bench_experiments[i]->title);
 		table_cell(table, STYLE_DIM, "%s", needs_text(bench_experiments[i]));
@@ -307,11 +326,6 @@ static void list_text(void)
 }
 
 /* --- measuring --- */
-
-static bool json_on_stdout(void)
-{
-	return command_json_wanted && !command_json_path;
-}
 
 static bool write_results(const struct documents *documents)
 {
@@ -343,7 +357,7 @@ static void print_one(const struct documents *documents, json_object *experiment
 {
 	struct across across = { .at = { experiment }, .first = experiment, .count = 1 };
 
-	if (json_on_stdout())
+	if (results_on_stdout())
 		return;
 	print_experiment(documents, &across, NULL);
 	fflush(stdout);
@@ -386,10 +400,10 @@ static int measure(int argc, char **argv)
 	how = choose();
 	documents_add(&documents, document_new(&how));
 	documents_label(&documents);
-	if (!json_on_stdout())
+	if (!results_on_stdout())
 		print_header(&documents);
 	failures = measure_all(&documents, &how, argc, argv);
-	if (!json_on_stdout())
+	if (!results_on_stdout())
 		print_summary(&documents);
 	written = write_results(&documents);
 	documents_free(&documents);
@@ -404,7 +418,7 @@ static int show_merged(int argc, char **argv)
 	bool done = documents_read(&documents, argv, (size_t)argc);
 
 	documents_label(&documents);
-	if (done && !json_on_stdout()) {
+	if (done && !results_on_stdout()) {
 		print_header(&documents);
 		documents_each_experiment(&documents, print_experiment, NULL);
 		print_summary(&documents);
@@ -420,9 +434,9 @@ static int run(const struct command *command, int argc, char **argv)
 	if (!check_usage(argc, argv))
 		return COMMAND_USAGE;
 	if (list && command_json_wanted)
-		return list_json() ? COMMAND_OK : COMMAND_FAILED;
+		return list_json(argc, argv) ? COMMAND_OK : COMMAND_FAILED;
 	if (list) {
-		list_text();
+		list_text(argc, argv);
 		return COMMAND_OK;
 	}
 	if (!check_outputs())

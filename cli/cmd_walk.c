@@ -4,6 +4,7 @@
  * is in cli/walk/; walk.h says which part is where.
  */
 #include "cli/commands.h"
+#include "cli/output.h"
 #include "cli/report.h"
 #include "cli/walk/walk.h"
 
@@ -15,7 +16,7 @@ static const struct command_option options[] = {
 		.name = "svg",
 		.type = OPTION_PATH,
 		.argument = "FILE",
-		.help = "draw a picture, too",
+		.help = "draw a picture, too; with -, print it instead of text",
 		.value.string = &svg,
 	},
 	{
@@ -29,18 +30,23 @@ static const struct command_option options[] = {
 
 static int run(const struct command *command, int argc, char **argv)
 {
+	const bool only_picture = report_is_stdout(svg);
 	struct walk walk;
 
+	if (only_picture && command_json_wanted) {
+		complain("--svg - and --json both want standard output; give the picture a FILE");
+		return COMMAND_USAGE;
+	}
 	if (svg && !report_check_path(svg))
 		return COMMAND_FAILED;
 	if (walk_run(huge, &walk) < 0)
 		return COMMAND_FAILED;
 	if (svg && !walk_draw(&walk, svg))
 		return COMMAND_FAILED;
-	if (!command_json_wanted)
-		walk_print_text(&walk);
-	else if (!walk_print_json(&walk))
+	if (command_json_wanted && !walk_print_json(&walk))
 		return COMMAND_FAILED;
+	if (!command_json_wanted && !only_picture)
+		walk_print_text(&walk);
 	return walk.contradictions ? COMMAND_FAILED : COMMAND_OK;
 }
 

@@ -308,9 +308,19 @@ bool report_text_end(struct report_text *text, const char *path)
 	bool written;
 
 	must(fclose(text->out) == 0 ? text->text : NULL);
-	written = write_text(text->text, path);
+	if (report_is_stdout(path)) {
+		fwrite(text->text, 1, text->length, stdout);
+		written = output_finish();
+	} else {
+		written = write_text(text->text, path);
+	}
 	free(text->text);
 	return written;
+}
+
+bool report_is_stdout(const char *path)
+{
+	return path && strcmp(path, "-") == 0;
 }
 
 bool report_check_path(const char *path)
@@ -319,7 +329,7 @@ bool report_check_path(const char *path)
 	struct stat status;
 	int error = 0;
 
-	if (!path)
+	if (!path || report_is_stdout(path))
 		return true;
 	snprintf(copy, sizeof(copy), "%s", path);
 	if (stat(path, &status) == 0 && S_ISDIR(status.st_mode))

@@ -53,7 +53,10 @@ struct report_text {
 	size_t length;
 };
 void report_text_begin(struct report_text *text);
-bool report_text_end(struct report_text *text, const char *path);
+bool report_text_end(struct report_text *text, const char *path); /* "-": standard output */
+
+/* Whether a path, which may be NULL, stands for standard output. */
+bool report_is_stdout(const char *path);
 
 /* Whether report_write() may work later, so that a long run does not end in vain. As above. */
 bool report_check_path(const char *path);

@@ -95,10 +95,12 @@ char *machine_line(json_object *document)
 
 char *settings_line(json_object *document)
 {
-	return print_line("cow %s, scale %s, %.0f runs after %.0f that do not count, seed %.0f, %s",
-			  document_text(document, "cow_version"), document_text(document, "scale"),
-			  document_number(document, "runs"), document_number(document, "warm_ups"),
-			  document_number(document, "seed"), document_text(document, "time"));
+	return print_line(
+		"cow %s, scale %s, %.0f run%s after %.0f that do not count, seed %.0f, %s",
+		document_text(document, "cow_version"), document_text(document, "scale"),
+		document_number(document, "runs"), document_number(document, "runs") < 2 ? "" : "s",
+		document_number(document, "warm_ups"), document_number(document, "seed"),
+		document_text(document, "time"));
 }
 
 /* --- paragraphs --- */

@@ -141,6 +141,7 @@ def list_names_all():
     check(set(FACTS) <= set(listed), f"missing: {set(FACTS) - set(listed)}")
     for name in listed:
         check(re.search(rf"^{name} ", text, re.M), name)
+    check(len(run("--list", "rss", "gc").stdout.splitlines()) == 3, "titles and the two asked for")
 
 
 @case
@@ -166,6 +167,7 @@ def bad_usage():
             (["--merge"], "wants files"),
             (["--runs", "0", "rss"], "--runs"),
             (["--memory", "1k", "rss"], "--memory"),
+            (["--csv", "-", "--json", "-", "rss"], "only one of"),
             (["--frobnicate"], "--frobnicate")]:
         result = run(*arguments)
         check(result.returncode == 2, f"{arguments}: status {result.returncode}")
@@ -184,6 +186,20 @@ def places_that_cannot_be_written():
         check("/nowhere" in result.stderr or "/dev/null" in result.stderr, result.stderr)
         check("=>" not in result.stdout, f"{arguments}: nothing is measured in vain")
         check(time.monotonic() - started < 60, "it says so at once")
+
+
+@case
+def rows_on_standard_output():
+    """- is no file of that name, and the text makes way."""
+    where = os.path.join(tmp, "dash")
+    os.mkdir(where)
+    done = subprocess.run([COW, "bench", "--tiny", "--csv", "-", "rss"], cwd=where, text=True,
+                          stdout=subprocess.PIPE, timeout=100)
+    check(done.returncode == 0 and not os.listdir(where), f"status {done.returncode}")
+    rows = list(csv.reader(done.stdout.splitlines()))
+    check(len(rows) > 5 and len({len(row) for row in rows}) == 1, done.stdout)
+    done = run("--tiny", "--directory", "/etc/passwd", "rss")
+    check("cannot make files in /etc/passwd: Not a directory; give" in done.stderr, done.stderr)
 
 
 @case

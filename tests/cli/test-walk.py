@@ -177,6 +177,9 @@ def pictures():
         for word in "zero-filled", "copied", "reused", "read-only", "window 2", "kept":
             assert word in text, word
         assert os.listdir(directory) == ["walk.svg"]
+        done = walk("--svg", "-", cwd=directory)
+        xml.dom.minidom.parseString(done.stdout)
+        assert done.returncode == 0 and os.listdir(directory) == ["walk.svg"], done
         done = walk("--svg", os.path.join(directory, "nowhere", "walk.svg"))
         assert done.returncode == 1 and "cow walk: cannot write " in done.stderr, done
         assert done.stdout == ""
@@ -200,6 +203,8 @@ def bad_usage():
     """Wrong words and lost output are said."""
     assert walk("--frobnicate").returncode == 2
     assert walk("surplus").returncode == 2
+    done = walk("--svg", "-", "--json")
+    assert done.returncode == 2 and "both want standard output" in done.stderr, done
     with open("/dev/full", "w", encoding="utf-8") as full:
         done = walk(stdout=full)
         assert done.returncode == 1 and "cannot write the output" in done.stderr, done
