@@ -231,6 +231,15 @@ static bool check_format(void)
 	return false;
 }
 
+/* What is to be imported has to be there before a store is made for it. */
+static bool check_source(const struct action *action, const char *path)
+{
+	if (action->access != CREATES || access(path, R_OK) == 0)
+		return true;
+	complain_errno(-errno, "cannot import %s", path);
+	return false;
+}
+
 static int open_store(const struct action *action, const char *directory,
 		      struct cow_store **ret_store)
 {
@@ -283,7 +292,7 @@ static int run(const struct command *command, int argc, char **argv)
 	progress_label = action->name;
 	cow_log_set(log_message, NULL);
 	catch_signals();
-	if (open_store(action, run.directory, &run.store) < 0)
+	if (!check_source(action, argv[2]) || open_store(action, run.directory, &run.store) < 0)
 		return COMMAND_FAILED;
 	status = act(action, &run, argc - 2, argv + 2);
 	cow_store_close(run.store);
@@ -311,7 +320,7 @@ const struct command command_store = {
 		"\n"
 		"verify and diff end with 1 where they found damage, or a difference.\n",
 	.options = options,
-	.min_operands = 2,
+	.min_operands = 1,
 	.max_operands = 4,
 	.operands = action_names,
 	.json = COMMAND_JSON_STDOUT,

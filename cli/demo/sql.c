@@ -57,12 +57,13 @@ char *sql_uri(const char *path, const char *query)
 int sql_failed(struct demo *demo, sqlite3 *connection, const char *what)
 {
 	const char *error = connection ? sqlite3_errmsg(connection) : "out of memory";
-	bool full = connection && sqlite3_errcode(connection) == SQLITE_FULL;
+	bool full = connection && sqlite3_errcode(connection) == SQLITE_FULL, more;
 
 	pthread_mutex_lock(&log_mutex);
+	more = logged[0] && !strstr(logged, error);
 	demo_fail(
 		demo, "%s: %s%s%s%s", what, logged[0] ? logged : error,
-		logged[0] ? "; SQLite says: " : "", logged[0] ? error : "",
+		more ? "; SQLite says: " : "", more ? error : "",
 		full ? "; set TMPDIR, or --keep, to a place with more room, or ask for fewer rows" :
 		       "");
 	pthread_mutex_unlock(&log_mutex);

@@ -162,7 +162,11 @@ def refusals(directory):
             (["compact", "--depth", "0", store.directory], "out of range")):
         contains(fails(COW, "store", *words, status=2), message)
     nowhere = os.path.join(directory, "nowhere")
+    contains(fails(COW, "store", "log", status=2), "give: cow store log DIR")
     contains(fails(COW, "store", "log", nowhere), f"there is no directory {nowhere}")
+    contains(fails(COW, "store", "import", nowhere, os.path.join(directory, "no image")),
+             "cannot import")
+    equal(os.path.exists(nowhere), False, "no store was made for an image that is not there")
     contains(fails(COW, "store", "log", directory), "HEAD: missing: this is no store")
     contains(fails(COW, "store", "log", COW), "not a directory")
     contains(fails(COW, "store", "info", store.directory, "nothing"), "no layer or tag 'nothing'")
