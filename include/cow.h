@@ -329,7 +329,8 @@ COW_API int cow_snapshot_get_stats(struct cow_snapshot *snapshot,
  * damaged, modified, not what its name says, or missing though HEAD, a tag or a child names it;
  * -ELOOP: a chain that runs in a circle; -E2BIG: one of more than COW_STORE_DEPTH_MAX layers;
  * -EOPNOTSUPP: a feature that this library does not read. After fork() a child has to open the
- * store anew: -ECHILD.
+ * store anew: -ECHILD. A function of the caller's that is called back by a call on a store must not
+ * call that store: -EDEADLK.
  */
 struct cow_store;
 
@@ -465,7 +466,7 @@ COW_API ssize_t cow_store_get_state(struct cow_store *store, const char *id, voi
 				    size_t length);
 
 /* Calls layer for every layer, newest first; info is valid during the call. Non-zero stops and is
- * returned. No call on the same store may be made from within. */
+ * returned. */
 typedef int (*cow_layer_fn)(const struct cow_layer_info *info, void *context);
 COW_API int cow_store_list(struct cow_store *store, cow_layer_fn layer, void *context);
 
@@ -550,16 +551,18 @@ struct cow_import_options {
 #define COW_IMPORT_OPTIONS_INIT COW_INIT_(cow_import_options)
 
 /* Makes an image a layer without a parent, and HEAD: a raw one, or a qcow2 one (versions 2 and 3,
- * clusters of 4 KiB to 2 MiB, compressed ones too) with all that lies below it. The image is only
- * read. -EOPNOTSUPP: it uses a feature that is not read (encryption, an external data file, ...),
- * which the log names; -EUCLEAN: it is damaged; -EINVAL: neither format. */
+ * clusters of 512 bytes to 2 MiB, compressed ones too) with all that lies below it. The image is
+ * only read. -EOPNOTSUPP: it uses a feature that is not read (encryption, an external data file,
+ * ...), which the log names; -EUCLEAN: it is damaged; -EINVAL: neither format, or no regular file;
+ * -EBUSY: somebody wrote it meanwhile. */
 COW_API int cow_store_import(struct cow_store *store, const char *path,
 			     const struct cow_import_options *options, char ret_id[COW_ID_LENGTH]);
 
 /* Receives the library's messages: refusals with what to do about them, limits reached, fallbacks
  * taken. priority is one of syslog's; message is one line without a newline, valid during the call.
  * Silent by default; NULL silences again. Called from the thread that caused the message, never
- * from a trap, with no lock of the library held. */
+ * from a trap, with no lock of the library held but, where it is about a store, that store's: do
+ * not call the store from there. */
 typedef void (*cow_log_fn)(int priority, const char *message, void *context);
 COW_API void cow_log_set(cow_log_fn log, void *context);
 

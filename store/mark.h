@@ -21,8 +21,7 @@ struct mark {
  * mark_add(). Under the store's mutex. */
 const struct mark *mark_find(struct cow_region *region, const struct layer_id *store,
 			     uint64_t epoch);
-/* The checksums of what was saved into a store, made at the first call; NULL: there is no memory.
- *  */
+/* The checksums of what was saved into a store, made at the first call; NULL: no memory. */
 struct known *mark_known(struct cow_region *region, const struct layer_id *store);
 
 /* In place of an earlier one of the same epoch. A region that is saved for ever forgets the oldest,

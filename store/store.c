@@ -190,6 +190,17 @@ static int set_up(struct cow_store *store, uint32_t flags)
 	return r;
 }
 
+/* One that knows whose it is: a call from within a callback gets an error, and does not hang. */
+static void init_call_mutex(pthread_mutex_t *mutex)
+{
+	pthread_mutexattr_t attributes;
+
+	pthread_mutexattr_init(&attributes);
+	pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ERRORCHECK);
+	pthread_mutex_init(mutex, &attributes);
+	pthread_mutexattr_destroy(&attributes);
+}
+
 int cow_store_open(const char *directory, uint32_t flags, struct cow_store **ret_store)
 {
 	struct cow_store *store;
@@ -204,7 +215,7 @@ int cow_store_open(const char *directory, uint32_t flags, struct cow_store **ret
 	atomic_init(&store->refs_held, 1);
 	store->directory = store->lock = -1;
 	store->read_only = flags & COW_STORE_READ_ONLY;
-	pthread_mutex_init(&store->mutex, NULL);
+	init_call_mutex(&store->mutex);
 	pthread_mutex_init(&store->layers_mutex, NULL);
 	pthread_mutex_init(&store->chains_mutex, NULL);
 	length = strlen(directory) + 1;
@@ -265,7 +276,8 @@ int store_begin(struct cow_store *store, bool writes)
 		return -ECHILD;
 	if (writes && store->read_only)
 		return -EROFS;
-	pthread_mutex_lock(&store->mutex);
+	if (pthread_mutex_lock(&store->mutex) == EDEADLK)
+		return -EDEADLK;
 	if (store->read_only)
 		r = refresh(store);
 	if (r < 0)

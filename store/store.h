@@ -11,8 +11,9 @@
  * HEAD is the one file that changes, and it is replaced as a whole: that is the moment at which a
  * save, a new tag, or a deletion has happened. Whatever it names is on disk before.
  *
- * Threads: one mutex a store, held for a whole call. Lock order: it comes before everything of the
- * library's. Layers that are read outside of it (by restored regions, offloaded snapshots) have
+ * Threads: one mutex a store, held for a whole call, also while the caller's own functions run
+ * (progress, lists): what these call on the store gets -EDEADLK. Lock order: it comes before
+ * everything of the library's. Layers that are read outside of it (by restored regions, offloaded snapshots) have
  * locks of their own.
  */
 #ifndef COW_STORE_STORE_H

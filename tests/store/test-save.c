@@ -206,6 +206,28 @@ TEST(state_and_tags_go_with_a_save)
 	cow_region_free(region);
 }
 
+static int call_from_within(const struct cow_layer_info *layer, void *context)
+{
+	struct cow_layer_info info = COW_LAYER_INFO_INIT;
+
+	is_errno(cow_store_get_info(context, layer->id, &info), -EDEADLK, "a call from within");
+	return 0;
+}
+
+TEST(a_call_from_within_a_call_is_refused)
+{
+	struct cow_store *store = open_store(quick_scratch(), COW_STORE_CREATE);
+	struct cow_layer_info info = COW_LAYER_INFO_INIT;
+	struct cow_region *region = new_region(10);
+
+	put(region, 1, 1);
+	is_errno(save(store, region, NULL, NULL), 0, "a layer");
+	is_errno(cow_store_list(store, call_from_within, store), 0, "the list");
+	is_errno(cow_store_get_info(store, NULL, &info), 0, "a call afterwards");
+	cow_region_free(region);
+	cow_store_close(store);
+}
+
 TEST(a_directory_that_is_no_store_is_left_alone)
 {
 	const char *directory = scratch();
@@ -227,4 +249,5 @@ TEST(a_directory_that_is_no_store_is_left_alone)
 TAP_MAIN(CASE(a_full_save_reads_as_the_region), CASE(an_incremental_save_writes_what_changed),
 	 CASE(a_layer_says_what_lies_below), CASE(pages_that_stayed_the_same_cost_nothing),
 	 CASE(damage_is_found), CASE(state_and_tags_go_with_a_save),
+	 CASE(a_call_from_within_a_call_is_refused),
 	 CASE(a_directory_that_is_no_store_is_left_alone))
