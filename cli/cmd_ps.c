@@ -172,6 +172,7 @@ static int measure_and_print(const struct proc_root *root, const struct request 
 	}
 	warn(result);
 	ps_sort(result, request->sort);
+	ps_read_arguments(root, result);
 	if (command_json_wanted)
 		return ps_print_json(result, (size_t)limit) ? COMMAND_OK : COMMAND_FAILED;
 	ps_print_text(result, (size_t)limit);

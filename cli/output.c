@@ -54,13 +54,18 @@ bool output_has_blocks(FILE *stream)
 	       strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
 }
 
-unsigned int output_width(FILE *stream)
+unsigned int output_columns(FILE *stream)
 {
 	struct winsize size;
 
-	if (ioctl(fileno(stream), TIOCGWINSZ, &size) < 0 || size.ws_col == 0)
-		return 80;
-	return size.ws_col < 40 ? 40 : size.ws_col > 100 ? 100 : size.ws_col;
+	return ioctl(fileno(stream), TIOCGWINSZ, &size) < 0 ? 0 : size.ws_col;
+}
+
+unsigned int output_width(FILE *stream)
+{
+	unsigned int columns = output_columns(stream);
+
+	return columns == 0 ? 80 : columns < 40 ? 40 : columns > 100 ? 100 : columns;
 }
 
 /* Bytes that continue a character take no column. */

@@ -33,7 +33,10 @@ const char *style(FILE *stream, enum style wanted);
 /* Whether block characters can be shown on this stream: a terminal with UTF-8. */
 bool output_has_blocks(FILE *stream);
 
-/* The columns of a line: as the terminal has them, 40 to 100; 80 where there is none. */
+/* The columns of the terminal; 0 where there is none. */
+unsigned int output_columns(FILE *stream);
+
+/* The columns of a line of text: the terminal's, but 40 to 100; 80 where there is none. */
 unsigned int output_width(FILE *stream);
 
 /*

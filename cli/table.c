@@ -18,6 +18,7 @@ struct table {
 	size_t count;
 	struct cell *cells; /* row by row */
 	size_t used, room;
+	size_t width, least; /* of a line, and of its last cell; 0: as it comes */
 };
 
 struct table *table_new(const struct table_column *columns, size_t count)
@@ -59,6 +60,12 @@ void table_cell(struct table *table, enum style cell_style, const char *format, 
 	table->used++;
 }
 
+void table_set_width(struct table *table, size_t width, size_t least)
+{
+	table->width = width;
+	table->least = least;
+}
+
 size_t text_width(const char *text)
 {
 	size_t width = 0;
@@ -77,6 +84,38 @@ static size_t column_width(const struct table *table, size_t column)
 		if (text_width(table->cells[i].text) > width)
 			width = text_width(table->cells[i].text);
 	return width;
+}
+
+/* The columns that the last cell of a row may take. */
+static size_t room_of_last(const struct table *table, const size_t *widths)
+{
+	size_t others = (table->count - 1) * strlen(GAP), i;
+
+	for (i = 0; i + 1 < table->count; i++)
+		others += widths[i];
+	return table->width > others + table->least ? table->width - others : table->least;
+}
+
+/* Ends a text after so many columns, between characters. */
+static void cut(char *text, size_t width)
+{
+	for (; *text; text++)
+		if (((unsigned char)*text & 0xc0) != 0x80 && width-- == 0) {
+			*text = '\0';
+			return;
+		}
+}
+
+static void cut_last_column(const struct table *table, size_t *widths)
+{
+	const size_t last = table->count - 1, room = room_of_last(table, widths);
+	size_t i;
+
+	if (!table->width || widths[last] <= room)
+		return;
+	for (i = last; i < table->used; i += table->count)
+		cut(table->cells[i].text, room);
+	widths[last] = room;
 }
 
 static void print_spaces(FILE *stream, size_t count)
@@ -136,6 +175,7 @@ void table_print(const struct table *table, FILE *stream)
 	assert(table->count > 0);
 	for (column = 0; column < table->count; column++)
 		widths[column] = column_width(table, column);
+	cut_last_column(table, widths);
 	print_titles(table, stream, widths);
 	for (i = 0; i < table->used; i++) {
 		column = i % table->count;

@@ -32,6 +32,9 @@ void table_free(struct table *table);
 __attribute__((format(printf, 3, 4))) void table_cell(struct table *table, enum style cell_style,
 						      const char *format, ...);
 
+/* Cuts the last column, but not below so many columns, where lines would be wider than width. */
+void table_set_width(struct table *table, size_t width, size_t least);
+
 /* A row that lacks cells at its end is printed without them. */
 void table_print(const struct table *table, FILE *stream);
 

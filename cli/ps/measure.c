@@ -80,6 +80,10 @@ int ps_measure(const struct ps_options *options, struct ps_result *result)
 
 void ps_result_free(struct ps_result *result)
 {
+	size_t i;
+
+	for (i = 0; i < result->count; i++)
+		free(result->processes[i].arguments);
 	free(result->processes);
 	*result = (struct ps_result){ 0 };
 }

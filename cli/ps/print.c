@@ -9,6 +9,8 @@
 #include "cli/table.h"
 #include "proc/name.h"
 
+#define LEAST_COMMAND 15 /* columns, however wide the numbers are */
+
 const char *const ps_sort_names[] = {
 	[PS_SORT_PSS] = "pss",       [PS_SORT_RSS] = "rss",         [PS_SORT_USS] = "uss",
 	[PS_SORT_INSIDE] = "inside", [PS_SORT_OUTSIDE] = "outside", [PS_SORT_SWAP] = "swap",
@@ -178,11 +180,24 @@ static void size_cell(struct table *table, enum style cell_style, uint64_t value
 		table_cell(table, cell_style, "%s", format_bytes(unit, value));
 }
 
+/* Of the program only the name: its directory would take the room of what tells processes apart. */
+static const char *shown_command(const struct ps_process *process)
+{
+	const char *line = process->arguments ? process->arguments : process->command;
+	const char *at, *name = line;
+
+	for (at = line; line[0] == '/' && *at && *at != ' '; at++)
+		if (at[0] == '/' && at[1] && at[1] != ' ')
+			name = at + 1;
+	return name;
+}
+
 static void add_row(struct table *table, const struct layout *layout,
 		    const struct ps_process *process)
 {
-	char name[PROC_NAME_ROOM(PROC_COMMAND_LENGTH)];
+	const char *command = shown_command(process);
 	uint64_t values[COLUMNS];
+	char name[1024];
 	size_t i;
 
 	fill_values(process, values);
@@ -191,7 +206,7 @@ static void add_row(struct table *table, const struct layout *layout,
 			table_cell(table, STYLE_NONE, "%d", (int)process->pid);
 		else if (layout->columns[i] == COLUMN_COMMAND)
 			table_cell(table, STYLE_NONE, "%s",
-				   proc_name_escape(process->command, name, sizeof(name)));
+				   proc_name_escape(command, name, sizeof(name)));
 		else
 			size_cell(table, STYLE_NONE, values[layout->columns[i]]);
 	}
@@ -244,6 +259,7 @@ static size_t print_rows(const struct ps_result *result, size_t limit)
 		shown++;
 	}
 	add_total(table, &layout, result);
+	table_set_width(table, output_columns(stdout), LEAST_COMMAND);
 	table_print(table, stdout);
 	table_free(table);
 	return hidden;
@@ -336,6 +352,7 @@ static void add_process(json_object *list, const struct ps_process *process)
 	report_add_signed(row, "pid", process->pid);
 	report_add_signed(row, "ppid", process->ppid);
 	report_add_string(row, "command", process->command);
+	report_add_string(row, "arguments", process->arguments);
 	report_add_known(row, "rss_bytes", empty ? 0 : process->rss);
 	report_add_known(row, "pss_bytes", empty ? 0 : process->pss);
 	report_add_known(row, "pss_error_bytes", process->pss_error);

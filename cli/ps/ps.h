@@ -5,6 +5,7 @@
  *	selection.c  which processes               measure.c  what they have; see measure.h
  *	pages.c      page tables -> leaves         frames.c   leaves -> sums over frames
  *	strata.c     a sample's sums -> estimates  print.c    text and JSON
+ *	arguments.c  their command lines
  *
  * Unknown values are PS_UNKNOWN: "-" in the text, null in JSON.
  */
@@ -36,7 +37,8 @@ struct ps_process {
 	pid_t pid, ppid;
 	uint64_t start_ticks;
 	char command[PROC_COMMAND_LENGTH];
-	bool asked; /* by PID: shown even when it has no memory */
+	char *arguments; /* the whole command line, once read; NULL: none, or not to be had */
+	bool asked;      /* by PID: shown even when it has no memory */
 	enum ps_state state;
 	uint64_t rss, pss, uss;
 	uint64_t inside, outside; /* shared with others of the selection; with somebody else */
@@ -86,6 +88,9 @@ bool ps_can_see_frames(const struct proc_root *root);
 /* --- measure.c --- */
 int ps_measure(const struct ps_options *options, struct ps_result *result);
 void ps_result_free(struct ps_result *result);
+
+/* --- arguments.c --- */
+void ps_read_arguments(const struct proc_root *root, struct ps_result *result);
 
 /* --- print.c --- */
 enum ps_sort {

@@ -76,6 +76,34 @@ TEST(tables_align_their_columns)
 	table_free(NULL);
 }
 
+TEST(the_last_column_is_cut_to_the_width)
+{
+	static const struct table_column columns[] = { { "a", true }, { "name", false } };
+	struct table *table = table_new(columns, 2);
+	char *text;
+
+	table_cell(table, STYLE_NONE, "12345");
+	table_cell(table, STYLE_NONE,
+		   "gr\xc3\xbc\xc3\x9f"
+		   "e an alle");
+	table_set_width(table, 12, 4);
+	text = printed(table);
+	is_str(text,
+	       "    a  name\n"
+	       "12345  gr\xc3\xbc\xc3\x9f"
+	       "e\n",
+	       "to 12 columns");
+	free(text);
+	table_set_width(table, 5, 4);
+	text = printed(table);
+	is_str(text,
+	       "    a  name\n"
+	       "12345  gr\xc3\xbc\xc3\x9f\n",
+	       "but not below the least");
+	free(text);
+	table_free(table);
+}
+
 TEST(rows_have_no_trailing_blanks)
 {
 	static const struct table_column columns[] = { { NULL, false }, { NULL, false } };
@@ -237,7 +265,8 @@ TEST(printed_histograms_count_every_value)
 
 TAP_MAIN(CASE(bytes_have_three_digits_and_a_unit), CASE(times_have_three_digits_and_a_unit),
 	 CASE(counts_have_groups_of_three), CASE(tables_align_their_columns),
-	 CASE(rows_have_no_trailing_blanks), CASE(an_empty_table_prints_its_titles),
-	 CASE(words_are_wrapped_behind_their_label), CASE(an_empty_histogram_has_zeroes),
-	 CASE(quantiles_are_within_a_64th), CASE(any_value_finds_its_bucket),
-	 CASE(merged_histograms_are_as_one), CASE(printed_histograms_count_every_value))
+	 CASE(the_last_column_is_cut_to_the_width), CASE(rows_have_no_trailing_blanks),
+	 CASE(an_empty_table_prints_its_titles), CASE(words_are_wrapped_behind_their_label),
+	 CASE(an_empty_histogram_has_zeroes), CASE(quantiles_are_within_a_64th),
+	 CASE(any_value_finds_its_bucket), CASE(merged_histograms_are_as_one),
+	 CASE(printed_histograms_count_every_value))

@@ -56,6 +56,17 @@ unique          unknown, at least the sum of PSS: frame numbers need CAP_SYS_ADM
 # smaps_rollup; all processes measured
 END
 is "$out" "$(cat "$tmp/expected")" "captured tree: text"
+# Command lines: without the program's directory, whole in JSON; NULs and noise do no harm.
+cp -r "$plain" "$tmp/named"
+printf '/usr/lib/postgresql/15/bin/postgres\0-D\0/srv\0' >"$tmp/named/proc/100/cmdline"
+printf 'postgres: \033[31mwriter\0\0\0   ' >"$tmp/named/proc/101/cmdline"
+printf '\0\0' >"$tmp/named/proc/102/cmdline"
+run "$COW" ps --sysroot "$tmp/named"
+contains "$out" "96 KiB  postgres -D /srv" "a command line"
+contains "$out" '80 KiB  postgres: \x1b[31mwriter' "what a process calls itself"
+contains "$out" 'café\x1b[31m' "the program's name where there are no arguments"
+run "$COW" ps --sysroot "$tmp/named" --json
+contains "$out" '"arguments": "/usr/lib/postgresql/15/bin/postgres -D /srv"' "the whole of it in JSON"
 run "$COW" ps --sysroot "$plain" --sort rss --limit 1
 is "$(echo "$out" | sed -n 2p | cut -c1-3)" 100 "the first by RSS"
 contains "$out" "# 2 more rows; their sizes are in the sum" "a limit is told"
