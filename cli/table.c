@@ -142,17 +142,19 @@ static void print_cell(const struct table *table, FILE *stream, size_t column, s
 static void print_titles(const struct table *table, FILE *stream, const size_t *widths)
 {
 	const char *title;
-	bool any = false;
-	size_t column;
+	size_t column, end = 0;
 
-	for (column = 0; column < table->count; column++)
-		any |= table->columns[column].title != NULL;
-	if (!any)
-		return;
 	for (column = 0; column < table->count; column++) {
 		title = table->columns[column].title;
+		if (title && title[0])
+			end = column + 1;
+	}
+	if (!end)
+		return;
+	for (column = 0; column < end; column++) {
+		title = table->columns[column].title;
 		print_cell(table, stream, column, widths[column], title ? title : "", STYLE_BOLD,
-			   column + 1 == table->count);
+			   column + 1 == end);
 	}
 	fputc('\n', stream);
 }

@@ -35,7 +35,7 @@ static void print_size(const char *label, uint64_t bytes, const char *remark)
 {
 	char unit[UNIT_LENGTH];
 
-	printf("  %-22s %10s  %s%s%s\n", label,
+	printf("  %-23s %10s  %s%s%s\n", label,
 	       bytes == DOCTOR_UNKNOWN ? "unknown" : format_bytes(unit, bytes),
 	       style(stdout, STYLE_DIM), remark, style(stdout, STYLE_NONE));
 }
@@ -46,9 +46,9 @@ static void print_cost(const struct fork_cost *cost)
 
 	printf("\nA fork of process %d (%s)\n", (int)cost->pid,
 	       proc_name_escape(cost->command, name, sizeof(name)));
-	printf("  %-22s %10s  %s%s%s\n", "latency",
+	printf("  %-23s %10s  %s%s%s\n", "latency",
 	       cost->latency_ns == DOCTOR_UNKNOWN ? "unknown" : format_ns(time, cost->latency_ns),
-	       style(stdout, STYLE_DIM), "from its entries, and forks of this command here and now",
+	       style(stdout, STYLE_DIM), "from its entries, and forks measured here",
 	       style(stdout, STYLE_NONE));
 	print_size("page tables", cost->page_table_bytes, "copied for the child, at most");
 	print_size("extra memory at worst", cost->worst_bytes, "every private writable page twice");

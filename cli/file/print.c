@@ -278,25 +278,34 @@ static void print_totals(const struct file_totals *totals)
 			     "of these, referred to more than once by what was named");
 	if (totals->outside)
 		print_figure("shared outside", totals->outside,
-			     "of these at least, referred to by something else: a clone, a "
-			     "snapshot");
+			     "of these at least, referred to by others: clones, snapshots");
+}
+
+static const char *in_files(char text[UNIT_LENGTH + 16], uint64_t files)
+{
+	char number[UNIT_LENGTH];
+
+	snprintf(text, UNIT_LENGTH + 16, "in %s file%s", format_count(number, files),
+		 files == 1 ? "" : "s");
+	return text;
 }
 
 static void print_overlay(const struct file_sums *sums)
 {
-	char text[UNIT_LENGTH], size[UNIT_LENGTH];
+	char text[UNIT_LENGTH + 16], size[UNIT_LENGTH], remark[160];
 
 	if (!sums->overlay.files)
 		return;
-	printf("overlay         %s in %s copied up, %s",
-	       format_bytes(size, sums->overlay.copied_up),
-	       format_count(text, sums->overlay.copied_up_files),
-	       sums->overlay.copied_up_files == 1 ? "file" : "files");
-	printf(" hiding %s below; ", format_bytes(size, sums->overlay.hidden));
-	printf("%s in %s new in the upper layer; ", format_bytes(size, sums->overlay.upper),
-	       format_count(text, sums->overlay.upper_files));
-	printf("%s in %s from below\n", format_bytes(size, sums->overlay.lower),
-	       format_count(text, sums->overlay.lower_files));
+	snprintf(remark, sizeof(remark), "%s, hiding %s of the layers below",
+		 in_files(text, sums->overlay.copied_up_files),
+		 format_bytes(size, sums->overlay.hidden));
+	print_figure("copied up", sums->overlay.copied_up, remark);
+	snprintf(remark, sizeof(remark), "%s that no layer below has",
+		 in_files(text, sums->overlay.upper_files));
+	print_figure("upper", sums->overlay.upper, remark);
+	snprintf(remark, sizeof(remark), "%s of the layers below, not copied up",
+		 in_files(text, sums->overlay.lower_files));
+	print_figure("lower", sums->overlay.lower, remark);
 	if (sums->overlay.metadata_only)
 		printf("# of %s copied up the data is still below (metacopy)\n",
 		       format_count(text, sums->overlay.metadata_only));

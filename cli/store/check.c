@@ -112,6 +112,8 @@ static int found_range(size_t offset, size_t length, void *context)
 		report_add_unsigned(object, "offset", offset);
 		report_add_unsigned(object, "length_bytes", length);
 	} else {
+		if (difference->ranges == 1)
+			printf("%14s  %s\n", "offset", "length");
 		printf("%#14zx  %s\n", offset, format_bytes(bytes, length));
 	}
 	return 0;
@@ -132,14 +134,15 @@ int store_diff(struct store_run *run, int count, char **operands)
 		report_add_string(run->json, "older", older->id);
 		report_add_string(run->json, "newer", newer->id);
 		difference.array = report_add_array(run->json, "ranges");
-	} else {
-		printf("%14s  %s\n", "offset", "length");
 	}
 	r = cow_store_diff(run->store, older->id, newer->id, found_range, &difference);
 	if (r < 0)
 		return store_result(r, "cannot compare");
 	if (run->json)
 		report_add_unsigned(run->json, "different_bytes", difference.bytes);
+	else if (!difference.ranges)
+		printf("nothing differs between %.*s and %.*s\n", STORE_SHORT_ID, older->id,
+		       STORE_SHORT_ID, newer->id);
 	else
 		printf("%s in %zu range%s differ between %.*s and %.*s\n",
 		       format_bytes(bytes, difference.bytes), difference.ranges,

@@ -124,10 +124,16 @@ TEST(rows_have_no_trailing_blanks)
 TEST(an_empty_table_prints_its_titles)
 {
 	static const struct table_column columns[] = { { "a", false }, { "b", true } };
+	static const struct table_column untitled[] = { { "a", true }, { "b", true }, { "", 0 } };
 	struct table *table = table_new(columns, 2);
 	char *text = printed(table);
 
 	is_str(text, "a  b\n", "titles");
+	free(text);
+	table_free(table);
+	table = table_new(untitled, 3);
+	text = printed(table);
+	is_str(text, "a  b\n", "no blanks for a column without one");
 	free(text);
 	table_free(table);
 }
