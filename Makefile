@@ -123,6 +123,10 @@ install: build
 	$(if $(DESTDIR),DESTDIR="$(DESTDIR)") $(MESON) install -C build/release
 	@[ -n "$(DESTDIR)" ] || ldconfig 2>/dev/null || true
 
+.PHONY: uninstall
+uninstall:
+	ninja -C build/release uninstall
+
 .PHONY: clean
 clean:
 	rm -rf build
@@ -142,6 +146,7 @@ help:
 	@echo 'make tsan       the tests with threads under ThreadSanitizer'
 	@echo 'make fuzz       every fuzz harness for FUZZ_SECONDS=$(FUZZ_SECONDS)'
 	@echo 'make install    install to PREFIX=$(PREFIX), under DESTDIR when set'
+	@echo 'make uninstall  remove what the last make install put there'
 	@echo 'make clean      remove build/'
 	@echo
 	@echo 'variables: PREFIX DESTDIR SETUP=no JOBS=N TESTS="names" BENCH="names" BENCH_ARGS DEMO_ARGS'
