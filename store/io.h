@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The one table of file operations: everything that the store does to the world goes through it.
+ * The one table of file operations: everything that the store does to its files goes through it.
  *
  * Each entry is bound to a function of sys/, where its failure can be injected. Tests put a table
  * of their own in its place: one that drops or reorders what the crash protocol needs, or that

@@ -3,7 +3,9 @@
 #
 # Each folder includes only what its layer may use:
 #
-#	cli, sqlite -> store -> lib -> core, mmu -> sys        cli -> proc, bpf, sim -> core, mmu
+#	store -> lib -> core, mmu -> sys        cli -> proc, bpf, sim -> core, mmu -> sys
+#
+# The command and the extension stand on cow.h, as any program does.
 #
 # A line of the table below is a folder and what it may include of the project: folders, or single
 # headers where only a seam may be used. All code may include its own folder and config.h.
@@ -16,11 +18,11 @@ core: mmu/mmu.h
 mmu: core sys
 lib: cow.h core mmu sys
 store: cow.h lib core sys
-sqlite: cow.h store
+sqlite: cow.h
 proc:
 bpf:
 sim: core mmu sys
-cli: cow.h store proc bpf sim
+cli: cow.h proc bpf sim
 bench: cow.h cli
 fuzz: cow.h cli sys core mmu lib store sqlite proc
 examples: cow.h
