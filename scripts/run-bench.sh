@@ -4,7 +4,7 @@
 # run-bench.sh BUILD-DIR "NAMES" [OPTIONS]
 #
 # Runs the benchmarks of a build one after the other (all of them where NAMES is empty), with the
-# same options: --quick, --seconds N, --json FILE and the like.
+# same options: --quick, --runs N, --json FILE and the like.
 set -eu
 
 build=$1
