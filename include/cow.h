@@ -24,6 +24,9 @@
  *   opened for writing: its plain memory shows zeroes where nothing was opened yet.
  * - After fork() the child has the region as plain private memory, and every call on it, or on a
  *   snapshot of it, returns -ECHILD. Regions with COW_REGION_SHARED, and views, are absent there.
+ * - A snapshot that another thread takes may fall between any two stores. What has to be seen
+ *   together, such as an entry and the counter that counts it, stands in one bracket, under every
+ *   trap.
  * - Brackets and reads of live data follow the rules of any shared memory: libcow orders writers
  *   against snapshots, not writers against each other.
  *
@@ -81,7 +84,8 @@ struct cow_snapshot; /* an immutable point-in-time state of a region, reference 
 /* How the first write to a page is noticed. */
 enum cow_trap {
 	COW_TRAP_AUTO,     /* thread if it may serve the kernel's own faults, else signal, else
-	                      mprotect */
+	                      mprotect. Tried at each region, which takes some 50 us: name one where
+	                      regions are made by the thousand */
 	COW_TRAP_SIGNAL,   /* userfaultfd, SIGBUS in the writing thread; bracket the kernel's
 	                      writes */
 	COW_TRAP_THREAD,   /* userfaultfd, handler threads: transparent for system calls, too, with
@@ -106,7 +110,9 @@ enum cow_limit_policy {
 
 /* Flags of struct cow_region_options. */
 #define COW_REGION_HUGE_PAGES 0x1u /* advise transparent huge pages for the region's memory */
-#define COW_REGION_SHARED     0x2u /* back the region by a memfd; absent in a fork()ed child */
+#define COW_REGION_SHARED \
+	0x2u /* back the region by a memfd; absent in a fork()ed child, whose
+				      fork() is the faster for it */
 #define COW_REGION_CHECK \
 	0x8u /* find writes that no trap and no bracket notices: for tests, since a cut then reads
 		all that was written; COW_CHECK=1 in the environment sets it everywhere */
@@ -345,7 +351,7 @@ struct cow_store;
 typedef int (*cow_progress_fn)(uint64_t done, uint64_t total, void *context);
 
 /* Flags of cow_store_open(). */
-#define COW_STORE_CREATE    0x1u /* make the directory where there is none */
+#define COW_STORE_CREATE    0x1u /* make the directory where there is none; not with READ_ONLY */
 #define COW_STORE_READ_ONLY 0x2u /* beside whoever writes it; calls that write give -EROFS */
 
 /* -ENOENT: no such directory; -EBUSY: another process, or another cow_store, has it open for
@@ -385,7 +391,7 @@ struct cow_save_options {
  * branch goes on from what its source was saved as; under the traps it is full. A snapshot that was
  * saved here already is not written again; its identity is returned, and tag and HEAD are set. The
  * save on top of COW_STORE_DEPTH_MAX layers is a full one: a program that saves for ever deletes
- * what it no longer needs and compacts, as examples/kv.c does. options may be NULL; ret_id too.
+ * what it no longer needs and compacts, as examples/c/kv.c does. options may be NULL; ret_id too.
  * -EINVAL: a bad tag; -EFBIG: a region above 8 TiB; -ESTALE: the snapshot was given up; -ENOSPC,
  * -EIO and others: the store is as it was. */
 COW_API int cow_store_save(struct cow_store *store, struct cow_snapshot *snapshot,
@@ -403,7 +409,8 @@ enum cow_verify {
 /* Flags of struct cow_restore_options.
  *
  * SAME_ADDRESS: at the address that it was saved from, so that pointers inside stay valid; -EEXIST
- * where that is taken. */
+ * where that is taken, as an address that the kernel chose may be in the next process: choose one
+ * when the region is made (examples/c/heap.c). The member address is not looked at. */
 #define COW_RESTORE_SAME_ADDRESS 0x1u
 #define COW_RESTORE_POPULATE     0x2u /* bring everything in before the call returns */
 
@@ -558,8 +565,8 @@ struct cow_import_options {
 COW_API int cow_store_import(struct cow_store *store, const char *path,
 			     const struct cow_import_options *options, char ret_id[COW_ID_LENGTH]);
 
-/* Receives the library's messages: refusals with what to do about them, limits reached, fallbacks
- * taken. priority is one of syslog's; message is one line without a newline, valid during the call.
+/* Receives the library's messages: why something was refused and what to do about it, limits
+ * reached, fallbacks taken. What happens in a trap is told by the next call that may. priority is one of syslog's; message is one line without a newline, valid during the call.
  * Silent by default; NULL silences again. Called from the thread that caused the message, never
  * from a trap, with no lock of the library held but, where it is about a store, that store's: do
  * not call the store from there. */
