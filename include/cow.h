@@ -330,8 +330,8 @@ COW_API int cow_snapshot_get_stats(struct cow_snapshot *snapshot,
  *
  * One process writes a store at a time, any number read it; threads may share one cow_store, whose
  * calls then follow each other. Where a layer is named by text, that is an identity, a tag, or NULL
- * for HEAD; -ENOENT where there is no such layer: for HEAD, where nothing was saved yet. Whatever is
- * wrong with a file is said to the log with the file's name; then the calls return -EUCLEAN:
+ * for HEAD; -ENOENT where there is no such layer, for HEAD: where nothing was saved yet. Whatever
+ * is wrong with a file is said to the log with the file's name; then the calls return -EUCLEAN:
  * damaged, modified, not what its name says, or missing though HEAD, a tag or a child names it;
  * -ELOOP: a chain that runs in a circle; -E2BIG: one of more than COW_STORE_DEPTH_MAX layers;
  * -EOPNOTSUPP: a feature that this library does not read. After fork() a child has to open the
@@ -566,10 +566,10 @@ COW_API int cow_store_import(struct cow_store *store, const char *path,
 			     const struct cow_import_options *options, char ret_id[COW_ID_LENGTH]);
 
 /* Receives the library's messages: why something was refused and what to do about it, limits
- * reached, fallbacks taken. What happens in a trap is told by the next call that may. priority is one of syslog's; message is one line without a newline, valid during the call.
- * Silent by default; NULL silences again. Called from the thread that caused the message, never
- * from a trap, with no lock of the library held but, where it is about a store, that store's: do
- * not call the store from there. */
+ * reached, fallbacks taken. priority is one of syslog's; message is one line without a newline,
+ * valid during the call. Silent by default; NULL silences again. Called from the thread that caused
+ * the message, with no lock of the library held, never from a trap: what happens in one is told by
+ * the next call that may. */
 typedef void (*cow_log_fn)(int priority, const char *message, void *context);
 COW_API void cow_log_set(cow_log_fn log, void *context);
 
