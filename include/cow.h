@@ -568,8 +568,9 @@ COW_API int cow_store_import(struct cow_store *store, const char *path,
 /* Receives the library's messages: why something was refused and what to do about it, limits
  * reached, fallbacks taken. priority is one of syslog's; message is one line without a newline,
  * valid during the call. Silent by default; NULL silences again. Called from the thread that caused
- * the message, with no lock of the library held, never from a trap: what happens in one is told by
- * the next call that may. */
+ * the message, never from a trap: what happens in one is told by the next call that may. No lock of
+ * the library is held but, where it is about a store, that store's: do not call the store from
+ * there. */
 typedef void (*cow_log_fn)(int priority, const char *message, void *context);
 COW_API void cow_log_set(cow_log_fn log, void *context);
 
