@@ -74,6 +74,12 @@ static bool wants_compression(const struct compaction *compaction)
 	return compaction->options.flags & COW_COMPACT_COMPRESS;
 }
 
+static bool is_to_be_packed(const struct compaction *compaction, const struct index_entry *entry)
+{
+	return wants_compression(compaction) && is_cold(compaction, entry) &&
+	       !footer_is_packed(&entry->footer);
+}
+
 /* Whether one of the layers that become one is compressed. */
 static bool merges_packed(const struct compaction *compaction, const struct index_entry *entry,
 			  unsigned depth)
@@ -153,8 +159,7 @@ static int compact_entry(struct compaction *compaction, struct index_entry *entr
 		r = merge_entry(compaction, entry, UINT32_MAX);
 		find_depth(compaction, entry);
 	}
-	if (r == 0 && wants_compression(compaction) && is_cold(compaction, entry) &&
-	    !footer_is_packed(&entry->footer))
+	if (r == 0 && is_to_be_packed(compaction, entry))
 		r = rewrite_entry(compaction, entry, 1);
 	if (entry->depth > compaction->stats.depth)
 		compaction->stats.depth = entry->depth;
@@ -173,17 +178,16 @@ static uint64_t count_bytes(const struct index *index)
 /* What is to be rewritten, for the progress: about. */
 static uint64_t estimate(const struct compaction *compaction)
 {
+	uint64_t whole_every = (uint64_t)compaction->options.depth_max + 1; /* layer of a chain */
 	uint64_t clusters = 0;
 
 	for (size_t i = 0; i < compaction->index.count; i++) {
 		const struct index_entry *entry = &compaction->index.entries[i];
 
-		if (is_merged_later(compaction, entry) || merge_depth(compaction, entry) > 1)
+		if (is_merged_later(compaction, entry) || merge_depth(compaction, entry) > 1 ||
+		    is_to_be_packed(compaction, entry))
 			clusters += entry->footer.held_clusters;
-		else if (wants_compression(compaction) && is_cold(compaction, entry) &&
-			 !footer_is_packed(&entry->footer))
-			clusters += entry->footer.held_clusters;
-		if (entry->depth > 0 && entry->depth % (compaction->options.depth_max + 1) == 0)
+		if (entry->depth > 0 && entry->depth % whole_every == 0)
 			clusters += div_up(entry->footer.length, CLUSTER);
 	}
 	return clusters * CLUSTER;

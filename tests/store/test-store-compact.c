@@ -147,6 +147,22 @@ TEST(deep_chains_are_cut)
 	forget_contents();
 }
 
+TEST(a_depth_without_bound)
+{
+	struct cow_store *store = open_store(quick_scratch(), COW_STORE_CREATE);
+	struct cow_compact_options options = COW_COMPACT_OPTIONS_INIT;
+	struct cow_compact_stats stats = COW_COMPACT_STATS_INIT;
+	struct cow_region *region = fill_store(store);
+
+	options.depth_max = UINT32_MAX;
+	is_errno(cow_store_compact(store, &options, &stats), 0, "compacted");
+	is_u64(stats.rewritten, 0, "nothing is to be done");
+	is_u64(stats.depth, LAYERS - 1, "depth");
+	cow_region_free(region);
+	cow_store_close(store);
+	forget_contents();
+}
+
 TEST(what_is_in_use_stays)
 {
 	struct cow_store *store = open_store(quick_scratch(), COW_STORE_CREATE), *reader;
@@ -198,5 +214,5 @@ TEST(what_is_named_is_not_deleted)
 	cow_store_close(store);
 }
 
-TAP_MAIN(CASE(deleted_layers_are_merged), CASE(deep_chains_are_cut), CASE(what_is_in_use_stays),
-	 CASE(what_is_named_is_not_deleted))
+TAP_MAIN(CASE(deleted_layers_are_merged), CASE(deep_chains_are_cut), CASE(a_depth_without_bound),
+	 CASE(what_is_in_use_stays), CASE(what_is_named_is_not_deleted))
