@@ -111,8 +111,8 @@ enum cow_limit_policy {
 /* Flags of struct cow_region_options. */
 #define COW_REGION_HUGE_PAGES 0x1u /* advise transparent huge pages for the region's memory */
 #define COW_REGION_SHARED \
-	0x2u /* back the region by a memfd; absent in a fork()ed child, whose
-				      fork() is the faster for it */
+	0x2u /* back the region by a memfd; absent in a fork()ed child, whose fork() is the faster
+		for it */
 #define COW_REGION_CHECK \
 	0x8u /* find writes that no trap and no bracket notices: for tests, since a cut then reads
 		all that was written; COW_CHECK=1 in the environment sets it everywhere */
