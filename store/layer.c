@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "core/host.h"
 #include "store/io.h"
 #include "store/layer.h"
 #include "store/unpack.h"
@@ -157,37 +158,69 @@ static void layer_free(struct layer *layer)
 	sys_free(layer);
 }
 
+#define LOOK_AGAIN 1
+
 /* The file may be replaced, or removed, between opening and holding it; then it has no name any
- * more, and the one that has it now is opened. */
-static int open_held(struct layer *layer)
+ * more. LOOK_AGAIN: it is so. -EBUSY: it is being removed. */
+static int open_and_hold(struct layer *layer)
 {
 	struct cow_store *store = layer->store;
+	uint64_t bytes, links;
+	int r;
 
-	for (;;) {
-		uint64_t bytes, links = 0;
-		int r;
+	r = layer->fd = io_open(store->directory, layer->name, O_RDONLY);
+	if (r >= 0)
+		r = layer_read_footer_of(store, layer->fd, &layer->id, &layer->footer,
+					 &layer->file_bytes);
+	if (r == 0)
+		r = store_hold_locked(store, layer->footer.sequence);
+	if (r < 0)
+		return r;
+	layer->held = true;
+	r = sys_file_size(layer->fd, &bytes, &links);
+	return r == 0 && links == 0 ? LOOK_AGAIN : r;
+}
 
-		r = layer->fd = io_open(store->directory, layer->name, O_RDONLY);
-		if (r >= 0)
-			r = layer_read_footer_of(store, layer->fd, &layer->id, &layer->footer,
-						 &layer->file_bytes);
-		if (r == 0)
-			r = store_hold_locked(store, layer->footer.sequence);
-		if (r < 0 && r != -EBUSY)
-			return r;
-		layer->held = r == 0;
-		if (r == 0)
-			r = sys_file_size(layer->fd, &bytes, &links);
-		if (r < 0 && r != -EBUSY)
-			return r;
-		if (r == 0 && links > 0)
-			return 0;
-		if (layer->held)
-			store_release_locked(store, layer->footer.sequence);
-		layer->held = false;
-		io_close(layer->fd);
-		layer->fd = -1;
+static void let_go(struct layer *layer)
+{
+	if (layer->held)
+		store_release_locked(layer->store, layer->footer.sequence);
+	layer->held = false;
+	io_close(layer->fd);
+	layer->fd = -1;
+}
+
+#define BUSY_PAUSE_NS 1000000u
+
+uint64_t layer_patience_ns = 10000000000;
+
+static void pause_until(uint64_t deadline_ns)
+{
+	_Atomic uint32_t nobody_wakes = 0;
+
+	while (host_wait(&nobody_wakes, 0, deadline_ns))
+		;
+}
+
+/* Whatever has the name in the end, within reason: who removes a layer may have been stopped. */
+static int open_held(struct layer *layer)
+{
+	uint64_t end = host_now() + layer_patience_ns;
+	int r;
+
+	while ((r = open_and_hold(layer)) == LOOK_AGAIN || r == -EBUSY) {
+		uint64_t now = host_now();
+
+		if (now >= end) {
+			store_complain(layer->store, layer->name,
+				       "somebody has been replacing or removing it for a while");
+			return -EBUSY;
+		}
+		let_go(layer);
+		if (r == -EBUSY)
+			pause_until(now + BUSY_PAUSE_NS);
 	}
+	return r;
 }
 
 static int check_packed(struct layer *layer)
@@ -225,8 +258,7 @@ static int layer_new(struct cow_store *store, const struct layer_id *id, struct 
 	if (r == 0)
 		r = read_l1(layer);
 	if (r < 0) {
-		if (layer->held)
-			store_release_locked(store, layer->footer.sequence);
+		let_go(layer);
 		layer_free(layer);
 		return r;
 	}

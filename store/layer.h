@@ -54,7 +54,11 @@ struct layer {
 	struct image *image; /* of regions restored from it; guarded by the store's layers_mutex */
 };
 
-/* Opens a layer, or takes one more reference. -ENOENT, -EUCLEAN, and what the calls give. */
+/* How long a layer that somebody removes is waited for. Tests want less. */
+extern uint64_t layer_patience_ns;
+
+/* Opens a layer, or takes one more reference. -ENOENT, -EUCLEAN, -EBUSY: somebody is removing it,
+ * and does not end; and what the calls give. */
 int layer_open(struct cow_store *store, const struct layer_id *id, struct layer **ret_layer);
 struct layer *layer_get(struct layer *layer);
 /* Likewise, of what a name stands for just now (store_resolve). */

@@ -8,6 +8,7 @@
  * word of damage, no layer that is missing.
  */
 #include "store/io.h"
+#include "store/layer.h"
 #include "tests/store/common.h"
 
 enum { LAYERS = 6, PAGES = 600 };
@@ -217,6 +218,31 @@ static void check_all(const char *doing, int (*act)(void))
 	check("diff", compare, doing, act);
 }
 
+/* As one does that was stopped between taking the layer's lock and removing the file. */
+TEST(beside_a_writer_that_does_not_go_on)
+{
+	struct cow_layer_info info = COW_LAYER_INFO_INIT;
+	struct cow_region *region = NULL;
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1 };
+	char path[300];
+	int fd;
+
+	set_up();
+	is_errno(cow_store_get_info(beside.reader, NULL, &info), 0, "HEAD");
+	snprintf(path, sizeof(path), "%s/lock", scratch_path);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	lock.l_start = (off_t)info.sequence + 1;
+	ok(fd >= 0 && fcntl(fd, F_OFD_SETLK, &lock) == 0, "its lock is taken");
+	layer_patience_ns = 20000000;
+	cow_log_set(note_message, NULL);
+	is_errno(cow_store_restore(beside.reader, NULL, NULL, &region), -EBUSY, "not restored");
+	ok(strstr(logged.last, "removing it") != NULL, "the log says so: %s", logged.last);
+	cow_log_set(NULL, NULL);
+	close(fd);
+	is_errno(restore(), 0, "restored, once it is free");
+	tear_down();
+}
+
 TEST(beside_a_compaction)
 {
 	check_all("compact", merge);
@@ -242,5 +268,6 @@ TEST(beside_a_head_that_is_replaced)
 	check("export", export, "save and delete", replace_head);
 }
 
-TAP_MAIN(CASE(beside_a_compaction), CASE(beside_chains_that_are_cut),
-	 CASE(beside_a_head_that_is_given_up), CASE(beside_a_head_that_is_replaced))
+TAP_MAIN(CASE(beside_a_writer_that_does_not_go_on), CASE(beside_a_compaction),
+	 CASE(beside_chains_that_are_cut), CASE(beside_a_head_that_is_given_up),
+	 CASE(beside_a_head_that_is_replaced))
