@@ -312,13 +312,14 @@ TEST(spill_without_a_directory_blocks)
 	cow_log_set(NULL, NULL);
 }
 
-/* An ext4 of a few megabytes in a file, mounted in a namespace of the child's own. */
+/* An ext4 of a few megabytes in a file, mounted in a namespace of the child's own. directory is this
+ * test's: it runs under each trap, beside itself. */
 static const char *mount_small_disk(const char *directory)
 {
 	static char image[300], command[1600], mounted[300];
 
-	snprintf(image, sizeof(image), "%s/small-disk.img", directory);
-	snprintf(mounted, sizeof(mounted), "%s/small-disk", directory);
+	snprintf(image, sizeof(image), "%s/image", directory);
+	snprintf(mounted, sizeof(mounted), "%s/mounted", directory);
 	mkdir(mounted, 0700);
 	snprintf(command, sizeof(command),
 		 "truncate -s 2M '%s' && "
@@ -363,23 +364,26 @@ static int spill_on_a_full_disk(const char *directory)
 
 TEST(a_full_disk_blocks)
 {
-	const char *directory = disk_directory();
-	char image[300], mounted[300];
+	char directory[200], image[300], mounted[300];
 	int status = 0;
 	pid_t pid;
 
-	if (!directory || geteuid() != 0) {
+	if (!disk_directory() || geteuid() != 0) {
 		skip("needs root and a directory on a disk");
 		return;
 	}
+	snprintf(directory, sizeof(directory), "%s/small-disk-XXXXXX", disk_directory());
+	if (!mkdtemp(directory))
+		bail("no directory: %s", strerror(errno));
 	pid = fork();
 	if (pid == 0)
 		_exit(spill_on_a_full_disk(directory));
 	waitpid(pid, &status, 0);
-	snprintf(image, sizeof(image), "%s/small-disk.img", directory);
-	snprintf(mounted, sizeof(mounted), "%s/small-disk", directory);
+	snprintf(image, sizeof(image), "%s/image", directory);
+	snprintf(mounted, sizeof(mounted), "%s/mounted", directory);
 	unlink(image);
 	rmdir(mounted);
+	rmdir(directory);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
 		skip("no small disk to be had here (mount namespace, loop device, mkfs.ext4)");
 	else
