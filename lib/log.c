@@ -44,7 +44,8 @@ bool log_is_heard(void)
 	return get_sink(&context) != NULL;
 }
 
-static void say(int priority, const char *prefix, const char *format, va_list arguments)
+__attribute__((format(printf, 3, 0))) static void say(int priority, const char *prefix,
+						      const char *format, va_list arguments)
 {
 	char message[400];
 	void *context;
