@@ -227,7 +227,7 @@ static void print_counts(FILE *stream, const struct result *mean, const struct r
 	}
 }
 
-static void print_times(FILE *stream, const struct result *mean)
+static void print_times(FILE *stream, const struct session *session, const struct result *mean)
 {
 	char value[UNIT_LENGTH], p99[UNIT_LENGTH], max[UNIT_LENGTH], ratio[160] = "";
 	uint64_t delay = mean->totals.value[METRIC_DELAY_NS];
@@ -247,7 +247,9 @@ static void print_times(FILE *stream, const struct result *mean)
 	if (!is_counted(mean->counted, METRIC_DELAY_NS))
 		return;
 	ratio[0] = '\0';
-	if (copied)
+	if (session_is_of_the_later(session))
+		snprintf(ratio, sizeof(ratio), "by processes begun since");
+	else if (copied)
 		snprintf(ratio, sizeof(ratio), "%s a page", format_ns(p99, delay / copied));
 	print_line(stream, format_ns(value, delay), "spent copying", ratio, 0);
 }
@@ -419,7 +421,7 @@ void result_print(FILE *stream, const struct session *session, const struct runs
 		fprintf(stream, "; mean of %zu runs", runs->count);
 	fprintf(stream, "):\n\n");
 	print_counts(stream, &mean, runs);
-	print_times(stream, &mean);
+	print_times(stream, session, &mean);
 	print_system(stream, &mean, runs->count);
 	if (processes_count(session->processes) > 1 && runs->count == 1) {
 		fputc('\n', stream);

@@ -211,6 +211,7 @@ static void finish(struct run *run)
 	if (!result->elapsed_ns)
 		result->elapsed_ns = since_start(run);
 	session_read(session);
+	session_settle(session);
 	if (vmstat_read(&result->after) != 0)
 		result->after = result->before;
 	/* Without events the kernel's sum for the command and those it waited for has to do. */

@@ -276,6 +276,36 @@ static void derive_reused(struct session *session)
 	session->counted_by_process |= METRIC_BIT(METRIC_REUSED);
 }
 
+bool session_is_of_the_later(const struct session *session)
+{
+	return session->taskstats && tuning_is_ours() &&
+	       (session->pid_count || session->whole_system);
+}
+
+static void forget(struct session *session, enum metric metric, const char *what)
+{
+	const size_t used = strlen(session->missing);
+
+	session->counted &= ~METRIC_BIT(metric);
+	session->counted_by_process &= ~METRIC_BIT(metric);
+	if (what)
+		snprintf(session->missing + used, sizeof(session->missing) - used, "%s%s",
+			 used ? "; " : "", what);
+}
+
+/* Nothing of those that began since says nothing of the others. */
+void session_settle(struct session *session)
+{
+	if (!session_is_of_the_later(session))
+		return;
+	if (!session->bpf && !session->totals.value[METRIC_COPIED])
+		forget(session, METRIC_COPIED, NULL);
+	if (!session->totals.value[METRIC_DELAY_NS])
+		forget(session, METRIC_DELAY_NS,
+		       "taskstats knows no process that was there before "
+		       "kernel.task_delayacct=1");
+}
+
 void session_read(struct session *session)
 {
 	/* Whoever knows the processes comes before taskstats, which does not. */
@@ -288,7 +318,8 @@ void session_read(struct session *session)
 	if (!session->bpf && !session->perf)
 		read_rusage(session);
 	processes_sum(session->processes, &session->totals);
-	if (session->perf && session->taskstats && is_counted(session->counted, METRIC_PROTECTED))
+	if (session->perf && session->taskstats && !session_is_of_the_later(session) &&
+	    is_counted(session->counted, METRIC_PROTECTED))
 		derive_reused(session);
 }
 
@@ -308,7 +339,7 @@ static const char *coverage_of_copies(const struct session *session)
 {
 	if (session->bpf)
 		return "present pages that a write found protected and the kernel copied";
-	return tuning_is_ours() && session->pid_count ?
+	return session_is_of_the_later(session) ?
 		       "by the kernel's accounting, which processes that were there before it was "
 		       "switched on do not have" :
 		       "by the kernel's accounting; replaced pages of zeroes and hugetlb included";

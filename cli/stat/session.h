@@ -26,6 +26,13 @@ int session_wakeups(const struct session *session);
 void session_drain(struct session *session);
 /* Brings totals and processes up to date. */
 void session_read(struct session *session);
+/* After the last reading: what could not be known after all is counted no more. */
+void session_settle(struct session *session);
+/*
+ * Whether the kernel's accounting, switched on for this run, knows only those of the target that
+ * began since.
+ */
+bool session_is_of_the_later(const struct session *session);
 
 /* What a metric means under the session's backend, or why it is not counted. */
 const char *session_coverage(const struct session *session, enum metric metric);

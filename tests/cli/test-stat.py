@@ -502,6 +502,24 @@ def attach_taskstats():
 
 
 @case
+def what_the_accounting_does_not_know_is_not_zero():
+    """A process that was there before the accounting is unknown to it, however much it copies."""
+    need("taskstats")
+    with open("/proc/sys/kernel/task_delayacct", encoding="ascii") as file:
+        if file.read().strip() != "0":
+            raise Skip("kernel.task_delayacct is on already")
+    for backend in "taskstats", "auto":
+        with target_process(10) as target:
+            done = run("--allow-tuning", "--backend", backend, "-p", target.pid, "-d", "200ms", "--json", "-")
+        found = json.loads(done.stdout)
+        assert "delay_ns" not in found["cow"], found["cow"]
+        assert found["coverage"]["delay_ns"] == "not counted", found["coverage"]
+        assert "no process that was there before" in found["coverage"]["missing"], found["coverage"]
+        if "bpf" not in found["backend"]:
+            assert "copied_pages" not in found["cow"] and "reused_pages" not in found["cow"], found["cow"]
+
+
+@case
 def attached_process_ends():
     with target_process(10) as target:
         watch = subprocess.Popen([COW, "stat", "-p", str(target.pid)], stderr=subprocess.PIPE,
