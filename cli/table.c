@@ -13,9 +13,12 @@ struct cell {
 	enum style style;
 };
 
+/* What is hidden is in neither the columns nor the cells. */
 struct table {
-	const struct table_column *columns;
+	struct table_column *columns;
 	size_t count;
+	bool *hidden; /* by the columns as they were given */
+	size_t given, next;
 	struct cell *cells; /* row by row */
 	size_t used, room;
 	size_t width, least; /* of a line, and of its last cell; 0: as it comes */
@@ -26,8 +29,25 @@ struct table *table_new(const struct table_column *columns, size_t count)
 	struct table *table = output_realloc(NULL, sizeof(*table));
 
 	assert(count > 0);
-	*table = (struct table){ .columns = columns, .count = count };
+	*table = (struct table){ .count = count, .given = count };
+	table->columns = output_realloc(NULL, count * sizeof(*columns));
+	memcpy(table->columns, columns, count * sizeof(*columns));
+	table->hidden = output_realloc(NULL, count * sizeof(bool));
+	memset(table->hidden, 0, count * sizeof(bool));
 	return table;
+}
+
+void table_hide(struct table *table, size_t column)
+{
+	size_t shown = 0, i;
+
+	assert(column < table->given && !table->hidden[column] && !table->used && table->count > 1);
+	for (i = 0; i < column; i++)
+		shown += !table->hidden[i];
+	table->hidden[column] = true;
+	table->count--;
+	memmove(&table->columns[shown], &table->columns[shown + 1],
+		(table->count - shown) * sizeof(*table->columns));
 }
 
 void table_free(struct table *table)
@@ -39,14 +59,20 @@ void table_free(struct table *table)
 	for (i = 0; i < table->used; i++)
 		free(table->cells[i].text);
 	free(table->cells);
+	free(table->columns);
+	free(table->hidden);
 	free(table);
 }
 
 void table_cell(struct table *table, enum style cell_style, const char *format, ...)
 {
+	const size_t column = table->next;
 	va_list arguments;
 	char text[1024];
 
+	table->next = (column + 1) % table->given;
+	if (table->hidden[column])
+		return;
 	va_start(arguments, format);
 	vsnprintf(text, sizeof(text), format, arguments);
 	va_end(arguments);

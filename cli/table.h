@@ -24,9 +24,11 @@ struct table_column {
 	bool right;        /* numbers stand at the right edge */
 };
 
-/* The columns must outlive the table. */
 struct table *table_new(const struct table_column *columns, size_t count);
 void table_free(struct table *table);
+
+/* Before there are cells: this column is not shown, whatever is added to it. Not for all of them. */
+void table_hide(struct table *table, size_t column);
 
 /* Adds the next cell of the current row; a full row is followed by the next one. */
 __attribute__((format(printf, 3, 4))) void table_cell(struct table *table, enum style cell_style,

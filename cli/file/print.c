@@ -108,12 +108,6 @@ static const struct table_column titles[COLUMNS] = {
 	[COLUMN_PATH] = { "path", false },
 };
 
-struct layout {
-	enum column columns[COLUMNS];
-	struct table_column titles[COLUMNS];
-	size_t count;
-};
-
 static void fill_values(const struct file_sums *sums, uint64_t values[COLUMNS])
 {
 	memset(values, 0, COLUMNS * sizeof(*values));
@@ -169,19 +163,6 @@ static bool is_needed(const struct file_result *result, enum column column)
 	}
 }
 
-static void lay_out(const struct file_result *result, struct layout *layout)
-{
-	enum column column;
-
-	layout->count = 0;
-	for (column = 0; column < COLUMNS; column++) {
-		if (!is_needed(result, column))
-			continue;
-		layout->columns[layout->count] = column;
-		layout->titles[layout->count++] = titles[column];
-	}
-}
-
 static const char *layer_name(const struct file_row *row, char text[20])
 {
 	if (row->layer < 0)
@@ -210,52 +191,49 @@ static void add_value(struct table *table, enum column column, enum style cell_s
 		table_cell(table, cell_style, "%s", format_bytes(unit, values[column]));
 }
 
-static void add_row(struct table *table, const struct layout *layout, const struct file_row *row)
+static void add_row(struct table *table, const struct file_row *row)
 {
 	char *path = printable(row->path), layer[20];
-	size_t i;
+	enum column column;
 
-	for (i = 0; i < layout->count; i++) {
-		if (layout->columns[i] == COLUMN_PATH)
+	for (column = 0; column < COLUMNS; column++)
+		if (column == COLUMN_PATH)
 			table_cell(table, STYLE_NONE, "%s", path);
-		else if (layout->columns[i] == COLUMN_LAYER)
+		else if (column == COLUMN_LAYER)
 			table_cell(table, STYLE_NONE, "%s", layer_name(row, layer));
 		else
-			add_value(table, layout->columns[i], STYLE_NONE, &row->sums);
-	}
+			add_value(table, column, STYLE_NONE, &row->sums);
 	free(path);
 }
 
-static void add_total(struct table *table, const struct layout *layout,
-		      const struct file_result *result)
+static void add_total(struct table *table, const struct file_sums *sums)
 {
 	char count[UNIT_LENGTH];
-	size_t i;
+	enum column column;
 
-	for (i = 0; i < layout->count; i++) {
-		if (layout->columns[i] == COLUMN_PATH)
-			table_cell(table, STYLE_BOLD, "%s file%s",
-				   format_count(count, result->totals.sums.files),
-				   result->totals.sums.files == 1 ? "" : "s");
-		else if (layout->columns[i] == COLUMN_LAYER)
+	for (column = 0; column < COLUMNS; column++)
+		if (column == COLUMN_PATH)
+			table_cell(table, STYLE_BOLD, "%s file%s", format_count(count, sums->files),
+				   sums->files == 1 ? "" : "s");
+		else if (column == COLUMN_LAYER)
 			table_cell(table, STYLE_NONE, "%s", "");
 		else
-			add_value(table, layout->columns[i], STYLE_BOLD, &result->totals.sums);
-	}
+			add_value(table, column, STYLE_BOLD, sums);
 }
 
 static void print_rows(const struct file_result *result)
 {
-	struct layout layout;
-	struct table *table;
+	struct table *table = table_new(titles, COLUMNS);
+	enum column column;
 	size_t i;
 
-	lay_out(result, &layout);
-	table = table_new(layout.titles, layout.count);
+	for (column = 0; column < COLUMNS; column++)
+		if (!is_needed(result, column))
+			table_hide(table, column);
 	for (i = 0; i < result->count; i++)
-		add_row(table, &layout, &result->rows[i]);
+		add_row(table, &result->rows[i]);
 	if (result->count > 1)
-		add_total(table, &layout, result);
+		add_total(table, &result->totals.sums);
 	table_print(table, stdout);
 	table_free(table);
 }

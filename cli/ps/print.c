@@ -104,12 +104,6 @@ static const struct table_column titles[COLUMNS] = {
 	[COLUMN_TABLES] = { "tables", true },    [COLUMN_COMMAND] = { "command", false },
 };
 
-struct layout {
-	enum column columns[COLUMNS];
-	struct table_column titles[COLUMNS];
-	size_t count;
-};
-
 static void fill_values(const struct ps_process *process, uint64_t values[COLUMNS])
 {
 	memset(values, 0, COLUMNS * sizeof(*values));
@@ -157,19 +151,6 @@ static bool is_needed(const struct ps_result *result, enum column column)
 	}
 }
 
-static void lay_out(const struct ps_result *result, struct layout *layout)
-{
-	enum column column;
-
-	layout->count = 0;
-	for (column = 0; column < COLUMNS; column++) {
-		if (!is_needed(result, column))
-			continue;
-		layout->columns[layout->count] = column;
-		layout->titles[layout->count++] = titles[column];
-	}
-}
-
 static void size_cell(struct table *table, enum style cell_style, uint64_t value)
 {
 	char unit[UNIT_LENGTH];
@@ -192,28 +173,25 @@ static const char *shown_command(const struct ps_process *process)
 	return name;
 }
 
-static void add_row(struct table *table, const struct layout *layout,
-		    const struct ps_process *process)
+static void add_row(struct table *table, const struct ps_process *process)
 {
 	const char *command = shown_command(process);
 	uint64_t values[COLUMNS];
+	enum column column;
 	char name[1024];
-	size_t i;
 
 	fill_values(process, values);
-	for (i = 0; i < layout->count; i++) {
-		if (layout->columns[i] == COLUMN_PID)
+	for (column = 0; column < COLUMNS; column++)
+		if (column == COLUMN_PID)
 			table_cell(table, STYLE_NONE, "%d", (int)process->pid);
-		else if (layout->columns[i] == COLUMN_COMMAND)
+		else if (column == COLUMN_COMMAND)
 			table_cell(table, STYLE_NONE, "%s",
 				   proc_name_escape(command, name, sizeof(name)));
 		else
-			size_cell(table, STYLE_NONE, values[layout->columns[i]]);
-	}
+			size_cell(table, STYLE_NONE, values[column]);
 }
 
-static void add_total(struct table *table, const struct layout *layout,
-		      const struct ps_result *result)
+static void add_total(struct table *table, const struct ps_result *result)
 {
 	const struct ps_totals *totals = &result->totals;
 	const uint64_t values[COLUMNS] = {
@@ -222,32 +200,31 @@ static void add_total(struct table *table, const struct layout *layout,
 		[COLUMN_KSM] = totals->ksm,           [COLUMN_THP] = totals->thp,
 		[COLUMN_HUGE_TLB] = totals->huge_tlb, [COLUMN_TABLES] = totals->page_tables,
 	};
-	size_t i;
+	enum column column;
 
-	for (i = 0; i < layout->count; i++) {
-		if (layout->columns[i] == COLUMN_PID)
+	for (column = 0; column < COLUMNS; column++)
+		if (column == COLUMN_PID)
 			table_cell(table, STYLE_BOLD, "sum");
-		else if (layout->columns[i] == COLUMN_COMMAND)
+		else if (column == COLUMN_COMMAND)
 			table_cell(table, STYLE_BOLD, "%zu process%s", result->measured,
 				   result->measured == 1 ? "" : "es");
 		/* Sums of what is shared would count it once for each who has it. */
-		else if (layout->columns[i] == COLUMN_INSIDE ||
-			 layout->columns[i] == COLUMN_OUTSIDE)
+		else if (column == COLUMN_INSIDE || column == COLUMN_OUTSIDE)
 			table_cell(table, STYLE_NONE, "%s", "");
 		else
 			size_cell(table, STYLE_BOLD,
-				  result->measured ? values[layout->columns[i]] : PS_UNKNOWN);
-	}
+				  result->measured ? values[column] : PS_UNKNOWN);
 }
 
 static size_t print_rows(const struct ps_result *result, size_t limit)
 {
-	struct layout layout;
-	struct table *table;
+	struct table *table = table_new(titles, COLUMNS);
 	size_t shown = 0, hidden = 0, i;
+	enum column column;
 
-	lay_out(result, &layout);
-	table = table_new(layout.titles, layout.count);
+	for (column = 0; column < COLUMNS; column++)
+		if (!is_needed(result, column))
+			table_hide(table, column);
 	for (i = 0; i < result->count; i++) {
 		if (!is_shown(&result->processes[i]))
 			continue;
@@ -255,10 +232,10 @@ static size_t print_rows(const struct ps_result *result, size_t limit)
 			hidden++;
 			continue;
 		}
-		add_row(table, &layout, &result->processes[i]);
+		add_row(table, &result->processes[i]);
 		shown++;
 	}
-	add_total(table, &layout, result);
+	add_total(table, result);
 	table_set_width(table, output_columns(stdout), LEAST_COMMAND);
 	table_print(table, stdout);
 	table_free(table);

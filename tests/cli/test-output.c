@@ -104,6 +104,25 @@ TEST(the_last_column_is_cut_to_the_width)
 	table_free(table);
 }
 
+TEST(hidden_columns_take_no_room)
+{
+	static const struct table_column columns[] = {
+		{ "a", true }, { "b", true }, { "c", true }, { "d", false }
+	};
+	struct table *table = table_new(columns, 4);
+	char *text;
+	int i;
+
+	table_hide(table, 2);
+	table_hide(table, 0);
+	for (i = 0; i < 8; i++)
+		table_cell(table, STYLE_NONE, "%d", i + 1);
+	text = printed(table);
+	is_str(text, "b  d\n2  4\n6  8\n", "the other cells are where they belong");
+	free(text);
+	table_free(table);
+}
+
 TEST(rows_have_no_trailing_blanks)
 {
 	static const struct table_column columns[] = { { NULL, false }, { NULL, false } };
@@ -271,8 +290,8 @@ TEST(printed_histograms_count_every_value)
 
 TAP_MAIN(CASE(bytes_have_three_digits_and_a_unit), CASE(times_have_three_digits_and_a_unit),
 	 CASE(counts_have_groups_of_three), CASE(tables_align_their_columns),
-	 CASE(the_last_column_is_cut_to_the_width), CASE(rows_have_no_trailing_blanks),
-	 CASE(an_empty_table_prints_its_titles), CASE(words_are_wrapped_behind_their_label),
-	 CASE(an_empty_histogram_has_zeroes), CASE(quantiles_are_within_a_64th),
-	 CASE(any_value_finds_its_bucket), CASE(merged_histograms_are_as_one),
-	 CASE(printed_histograms_count_every_value))
+	 CASE(the_last_column_is_cut_to_the_width), CASE(hidden_columns_take_no_room),
+	 CASE(rows_have_no_trailing_blanks), CASE(an_empty_table_prints_its_titles),
+	 CASE(words_are_wrapped_behind_their_label), CASE(an_empty_histogram_has_zeroes),
+	 CASE(quantiles_are_within_a_64th), CASE(any_value_finds_its_bucket),
+	 CASE(merged_histograms_are_as_one), CASE(printed_histograms_count_every_value))
