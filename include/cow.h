@@ -328,15 +328,16 @@ COW_API int cow_snapshot_get_stats(struct cow_snapshot *snapshot,
  * identity, "ID.qcow2", and names its parent. The file HEAD names the newest layer, and the tags.
  * A crash at any moment leaves the directory as it was before the save, or after it.
  *
- * One process writes a store at a time, any number read it; threads may share one cow_store, whose
- * calls then follow each other. Where a layer is named by text, that is an identity, a tag, or NULL
- * for HEAD; -ENOENT where there is no such layer, for HEAD: where nothing was saved yet. Whatever
- * is wrong with a file is said to the log with the file's name; then the calls return -EUCLEAN:
- * damaged, modified, not what its name says, or missing though HEAD, a tag or a child names it;
- * -ELOOP: a chain that runs in a circle; -E2BIG: one of more than COW_STORE_DEPTH_MAX layers;
- * -EOPNOTSUPP: a feature that this library does not read. After fork() a child has to open the
- * store anew: -ECHILD. A function of the caller's that is called back by a call on a store must not
- * call that store: -EDEADLK.
+ * One process writes a store at a time, any number read it, also while layers are merged and
+ * removed; threads may share one cow_store, whose calls then follow each other. Where a layer is
+ * named by text, that is an identity, a tag, or NULL for HEAD; -ENOENT where there is no such
+ * layer, for HEAD: where nothing was saved yet. Whatever is wrong with a file is said to the log
+ * with the file's name; then the calls return -EUCLEAN: damaged, modified, not what its name says,
+ * or missing though HEAD, a tag or a child names it; -ELOOP: a chain that runs in a circle; -E2BIG:
+ * one of more than COW_STORE_DEPTH_MAX layers; -EOPNOTSUPP: a feature that this library does not
+ * read; -EBUSY: the writer was stopped while it removed the layer. After fork() a child has to open
+ * the store anew: -ECHILD. A function of the caller's that is called back by a call on a store must
+ * not call that store: -EDEADLK.
  */
 struct cow_store;
 
