@@ -51,10 +51,20 @@ int adopted_add(struct cow_region *region, void *address)
 	return -EBUSY;
 }
 
+/* Closing the trap's descriptor is not enough: a child of fork() has one too, and the kernel would
+ * keep sending it the faults for as long as the child lives. */
+void adopted_release(struct cow_region *region)
+{
+	if (region->adopted && region->trap && region->trap->uffd >= 0)
+		(void)sys_uffd_unregister(region->trap->uffd, region->base, region->length);
+}
+
 void adopted_remove(struct cow_region *region)
 {
 	struct cow_region **link = &regions;
 
+	if (!region->adopted)
+		return;
 	pthread_mutex_lock(&mutex);
 	while (*link != region)
 		link = &(*link)->adopted_next;

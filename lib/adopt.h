@@ -8,6 +8,8 @@
 /* Makes the memory the region's window, whose length is set. -EBUSY: some of it is a region's
  * already. */
 int adopted_add(struct cow_region *region, void *address);
+/* Before the trap is freed, and after it. Both do nothing for a region that was not adopted. */
+void adopted_release(struct cow_region *region);
 void adopted_remove(struct cow_region *region);
 
 /* Whether the region's trap can work on what is mapped there. -EINVAL: no; -EBUSY: somebody else

@@ -165,13 +165,13 @@ static void free_attachments(struct cow_region *region)
 /* Whatever was set up, in reverse. */
 static void region_destroy(struct cow_region *region)
 {
+	adopted_release(region);
 	trap_free(region->trap);
+	adopted_remove(region);
 	bypass_free(region->bypass);
 	space_destroy(&region->space);
 	spill_free(region->spill);
-	if (region->adopted)
-		adopted_remove(region);
-	else if (region->base)
+	if (region->base && !region->adopted)
 		sys_unmap(region->base, region->length);
 	free_attachments(region);
 	sys_close(region->memfd);

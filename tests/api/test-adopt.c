@@ -154,5 +154,42 @@ TEST(a_child_adopts_what_it_inherited)
 	munmap(memory, PAGES * PAGE);
 }
 
+/* It has the descriptors, too, until it ends or executes something else. */
+TEST(a_child_that_lives_on)
+{
+	unsigned char *memory = map();
+	struct cow_region *region = NULL;
+	struct cow_snapshot *snapshot;
+	int hold[2];
+	pid_t pid;
+
+	is_errno(adopt(memory, PAGES, &region), 0, "adopt");
+	snapshot = take(region);
+	if (pipe(hold) < 0)
+		bail("pipe: %s", strerror(errno));
+	pid = fork();
+	if (pid == 0) {
+		unsigned char byte;
+
+		close(hold[1]);
+		_exit(read(hold[0], &byte, 1) != 0);
+	}
+	close(hold[0]);
+	cow_snapshot_unref(snapshot);
+	cow_region_free(region);
+	alarm(patience(30));
+	memset(memory, 4, PAGES * PAGE); /* waits for nobody, and is not killed */
+	is_errno(adopt(memory, PAGES, &region), 0, "again");
+	snapshot = take(region);
+	store(region, memory, 5);
+	is_int(page_in(snapshot, 0), 4, "kept");
+	alarm(0);
+	close(hold[1]);
+	waitpid(pid, NULL, 0);
+	cow_snapshot_unref(snapshot);
+	cow_region_free(region);
+	munmap(memory, PAGES * PAGE);
+}
+
 TAP_MAIN(CASE(no_memory_is_two_regions), CASE(a_mapped_file),
-	 CASE(a_child_adopts_what_it_inherited))
+	 CASE(a_child_adopts_what_it_inherited), CASE(a_child_that_lives_on))
