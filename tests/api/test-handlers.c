@@ -328,7 +328,8 @@ TEST(what_no_opening_can_help_ends_the_process)
 
 /* --- the signal is blocked --- */
 
-static void write_with_signal_blocked(int signal)
+/* A snapshot of ones, then the signal is blocked. */
+static struct cow_snapshot *take_and_block(int signal)
 {
 	struct cow_snapshot *snapshot;
 	sigset_t set;
@@ -338,20 +339,21 @@ static void write_with_signal_blocked(int signal)
 	sigemptyset(&set);
 	sigaddset(&set, signal);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	return snapshot;
+}
+
+static void write_with_signal_blocked(int signal)
+{
+	struct cow_snapshot *snapshot = take_and_block(signal);
+
 	store(page_of(working, 2), 3);
 	must(page_in(snapshot, 2) == 1);
 }
 
 static void bracket_with_signal_blocked(int signal)
 {
-	struct cow_snapshot *snapshot;
-	sigset_t set;
+	struct cow_snapshot *snapshot = take_and_block(signal);
 
-	use_a_region();
-	snapshot = take(working);
-	sigemptyset(&set);
-	sigaddset(&set, signal);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	must(cow_region_write_begin(working, page_of(working, 2), 1) == 0);
 	store(page_of(working, 2), 3);
 	cow_region_write_end(working, page_of(working, 2), 1);
