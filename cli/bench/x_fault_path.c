@@ -80,16 +80,36 @@ static double measure_present(struct bench *bench, const struct bench_subject *s
 	return finish(per_page(start) / 16);
 }
 
+static double timed_writes(void)
+{
+	uint64_t start = bench_now();
+
+	write_pages(work.memory, work.bytes);
+	return per_page(start);
+}
+
+/* The first writes to what a child shared: it does nothing, and stays; or it has gone by then. */
+static double timed_after_fork(struct bench *bench, bool stays)
+{
+	pid_t pid = fork_idle();
+	double ns;
+
+	if (pid < 0) {
+		bench_fail(bench, pid, "cannot fork");
+		return NAN;
+	}
+	if (!stays)
+		end_idle(pid);
+	ns = timed_writes();
+	if (stays)
+		end_idle(pid);
+	return ns;
+}
+
 static double measure_zero_fill(struct bench *bench, const struct bench_subject *subject)
 {
-	uint64_t start;
-
 	(void)subject;
-	if (!fresh(bench))
-		return NAN;
-	start = bench_now();
-	write_pages(work.memory, work.bytes);
-	return finish(per_page(start));
+	return fresh(bench) ? finish(timed_writes()) : NAN;
 }
 
 static double measure_zero_read(struct bench *bench, const struct bench_subject *subject)
@@ -107,41 +127,20 @@ static double measure_zero_read(struct bench *bench, const struct bench_subject 
 /* Read before, so that each entry points to the zero page: a copy of zeroes. */
 static double measure_zero_page(struct bench *bench, const struct bench_subject *subject)
 {
-	uint64_t start;
-
 	(void)subject;
 	if (!fresh(bench))
 		return NAN;
 	read_pages(work.memory, work.bytes);
-	start = bench_now();
-	write_pages(work.memory, work.bytes);
-	return finish(per_page(start));
+	return finish(timed_writes());
 }
 
-/* The child stays and does nothing; the parent writes. */
+/* With number 1 the child is gone: nobody else has the pages any more. */
 static double measure_copy(struct bench *bench, const struct bench_subject *subject)
 {
-	uint64_t start;
-	double ns;
-	pid_t pid;
-
 	if (!fresh(bench))
 		return NAN;
 	bench_fill(work.memory, work.bytes, bench->seed);
-	pid = fork_idle();
-	if (pid < 0) {
-		bench_fail(bench, pid, "cannot fork");
-		return finish(NAN);
-	}
-	/* With number 1 the child is gone: nobody else has the pages any more. */
-	if (subject->number == 1)
-		end_idle(pid);
-	start = bench_now();
-	write_pages(work.memory, work.bytes);
-	ns = per_page(start);
-	if (subject->number != 1)
-		end_idle(pid);
-	return finish(ns);
+	return finish(timed_after_fork(bench, subject->number != 1));
 }
 
 static volatile bool spinning, wanted;
@@ -178,8 +177,6 @@ static double measure_with_thread(struct bench *bench, const struct bench_subjec
 /* number: MAP_PRIVATE or MAP_SHARED; the file is in the page cache. */
 static double measure_file(struct bench *bench, const struct bench_subject *subject)
 {
-	uint64_t start;
-
 	work.memory = mmap(NULL, work.bytes, PROT_READ | PROT_WRITE, (int)subject->number, work.fd,
 			   0);
 	if (work.memory == MAP_FAILED) {
@@ -187,18 +184,12 @@ static double measure_file(struct bench *bench, const struct bench_subject *subj
 		return NAN;
 	}
 	read_pages(work.memory, work.bytes);
-	start = bench_now();
-	write_pages(work.memory, work.bytes);
-	return finish(per_page(start));
+	return finish(timed_writes());
 }
 
 /* Shared with a child that lives: written by both, copied by nobody. */
 static double measure_shared(struct bench *bench, const struct bench_subject *subject)
 {
-	uint64_t start;
-	double ns;
-	pid_t pid;
-
 	(void)subject;
 	work.memory = mmap(NULL, work.bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
 			   0);
@@ -207,32 +198,18 @@ static double measure_shared(struct bench *bench, const struct bench_subject *su
 		return NAN;
 	}
 	bench_fill(work.memory, work.bytes, bench->seed);
-	pid = fork_idle();
-	start = bench_now();
-	write_pages(work.memory, work.bytes);
-	ns = per_page(start);
-	end_idle(pid);
-	return finish(ns);
+	return finish(timed_after_fork(bench, true));
 }
 
 /* Pages of 4 KiB in a huge page that a child shares: the first write splits it. */
 static double measure_huge(struct bench *bench, const struct bench_subject *subject)
 {
-	uint64_t start;
-	double ns;
-	pid_t pid;
-
 	(void)subject;
 	work.memory = bench_map(bench, work.bytes, true);
 	if (!work.memory)
 		return NAN;
 	bench_fill(work.memory, work.bytes, bench->seed);
-	pid = fork_idle();
-	start = bench_now();
-	write_pages(work.memory, work.bytes);
-	ns = per_page(start);
-	end_idle(pid);
-	return finish(ns);
+	return finish(timed_after_fork(bench, true));
 }
 
 /* --- what a copy alone costs --- */
