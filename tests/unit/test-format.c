@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The bytes of the files of a store (store/format.h): what is written is read, what lies refused. */
+/* The bytes of a store's files (store/format.h): what is written is read, what lies is refused. */
 #include <sys/mman.h>
 
 #include "store/format.h"
