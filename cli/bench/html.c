@@ -63,40 +63,34 @@ static const char *outcome_class(const char *outcome)
 
 struct table_of {
 	FILE *out;
-	bool spread;
+	const char *tag; /* of cells apart from labels */
 };
 
-static void put_row(const struct across *row, void *context)
+static void put_cell(enum row_cell cell, const char *text, void *context)
 {
+	static const char *const classes[] = {
+		[CELL_LABEL] = NULL,
+		[CELL_FIGURE] = "figure",
+		[CELL_SPREAD] = "spread",
+		[CELL_SAID] = "said",
+	};
 	const struct table_of *table = context;
-	char text[BENCH_FIGURE_LENGTH];
-	unsigned int i;
 
-	fputs("<tr>", table->out);
-	put_element(table->out, "th", NULL, document_text(row->first, "label"));
-	for (i = 0; i < row->count; i++)
-		put_element(table->out, "td", "figure", row_figure(row->at[i], "median", text));
-	for (i = 0; table->spread && i < SPREADS; i++)
-		put_element(table->out, "td", "spread", row_spread(row->first, i, text));
-	put_element(table->out, "td", "said", row_text(row->first));
-	fputs("</tr>\n", table->out);
+	if (cell == CELL_LABEL)
+		fputs("<tr>", table->out);
+	put_element(table->out, cell == CELL_LABEL ? "th" : table->tag, classes[cell], text);
+	if (cell == CELL_SAID)
+		fputs("</tr>\n", table->out);
 }
 
 static void put_rows(const struct documents *documents, const struct across *experiment, FILE *out)
 {
-	struct table_of table = { out, rows_have_spread(experiment) };
-	size_t i;
+	struct table_of head = { out, "th" }, body = { out, "td" };
 
-	fputs("<div class=\"scroll\"><table><thead><tr><th></th>", out);
-	for (i = 0; i < documents->count; i++)
-		put_element(out, "th", "figure",
-			    documents->count > 1 ? documents->labels[i] :
-			    table.spread         ? "median" :
-						   "measured");
-	for (i = 0; table.spread && i < SPREADS; i++)
-		put_element(out, "th", "spread", spread_names[i]);
-	fputs("<th class=\"said\">the text says</th></tr></thead><tbody>\n", out);
-	across_each(experiment, "rows", "key", put_row, &table);
+	fputs("<div class=\"scroll\"><table><thead>", out);
+	titles_each_cell(documents, experiment, put_cell, &head);
+	fputs("</thead><tbody>\n", out);
+	rows_each_cell(experiment, put_cell, &body);
 	fputs("</tbody></table></div>\n", out);
 }
 

@@ -29,44 +29,31 @@ static void put_cell(FILE *out, const char *text)
 	fputs(" |", out);
 }
 
-struct table_of {
-	FILE *out;
-	bool spread;
-};
-
-static void put_row(const struct across *row, void *context)
+static void put_row_cell(enum row_cell cell, const char *text, void *context)
 {
-	const struct table_of *table = context;
-	char text[BENCH_FIGURE_LENGTH];
-	unsigned int i;
+	if (cell == CELL_LABEL)
+		fputs("|", context);
+	put_cell(context, text);
+	if (cell == CELL_SAID)
+		fputc('\n', context);
+}
 
-	fputs("|", table->out);
-	put_cell(table->out, document_text(row->first, "label"));
-	for (i = 0; i < row->count; i++)
-		put_cell(table->out, row_figure(row->at[i], "median", text));
-	for (i = 0; table->spread && i < SPREADS; i++)
-		put_cell(table->out, row_spread(row->first, i, text));
-	put_cell(table->out, row_text(row->first));
-	fputc('\n', table->out);
+/* The line below the titles, which aligns the columns. */
+static void put_alignment(enum row_cell cell, const char *text, void *context)
+{
+	(void)text;
+	fputs(cell == CELL_LABEL                         ? "|---|" :
+	      cell == CELL_FIGURE || cell == CELL_SPREAD ? "---:|" :
+							   "---|\n",
+	      context);
 }
 
 static void put_rows(const struct documents *documents, const struct across *experiment, FILE *out)
 {
-	struct table_of table = { out, rows_have_spread(experiment) };
-	size_t i, figures = documents->count + (table.spread ? SPREADS : 0);
-
-	fputs("\n| |", out);
-	for (i = 0; i < documents->count; i++)
-		put_cell(out, documents->count > 1 ? documents->labels[i] :
-			      table.spread         ? "median" :
-						     "measured");
-	for (i = 0; table.spread && i < SPREADS; i++)
-		put_cell(out, spread_names[i]);
-	fputs(" the text says |\n|---|", out);
-	for (i = 0; i < figures; i++)
-		fputs("---:|", out);
-	fputs("---|\n", out);
-	across_each(experiment, "rows", "key", put_row, &table);
+	fputc('\n', out);
+	titles_each_cell(documents, experiment, put_row_cell, out);
+	titles_each_cell(documents, experiment, put_alignment, out);
+	rows_each_cell(experiment, put_row_cell, out);
 }
 
 static void put_parts(json_object *experiment, FILE *out)

@@ -28,35 +28,6 @@ static bool is_single(json_object *row)
 	return isnan(n) || n < 2;
 }
 
-const char *const spread_names[SPREADS] = { "mean", "sigma", "min", "max" };
-
-static void look_for_spread(const struct across *row, void *context)
-{
-	bool *spread = context;
-
-	*spread |= row->count == 1 && !is_single(row->first);
-}
-
-bool rows_have_spread(const struct across *experiment)
-{
-	bool spread = false;
-
-	across_each(experiment, "rows", "key", look_for_spread, &spread);
-	return spread;
-}
-
-const char *row_spread(json_object *row, unsigned int i, char text[BENCH_FIGURE_LENGTH])
-{
-	return is_single(row) ? "" : row_figure(row, spread_names[i], text);
-}
-
-const char *row_text(json_object *row)
-{
-	const char *skipped = document_text(row, "skipped");
-
-	return skipped[0] ? skipped : document_text(row, "text");
-}
-
 static const char *bytes_of(json_object *object, const char *key, char text[UNIT_LENGTH])
 {
 	double bytes = document_number(object, key);
@@ -143,47 +114,112 @@ static enum style outcome_style(const char *outcome)
 						       STYLE_DIM;
 }
 
-struct columns {
-	struct table *table;
+static const char *const spread_names[] = { "mean", "sigma", "min", "max" };
+
+#define SPREADS (sizeof(spread_names) / sizeof(spread_names[0]))
+
+static void look_for_spread(const struct across *row, void *context)
+{
+	bool *spread = context;
+
+	*spread |= row->count == 1 && !is_single(row->first);
+}
+
+static bool have_spread(const struct across *experiment)
+{
+	bool spread = false;
+
+	across_each(experiment, "rows", "key", look_for_spread, &spread);
+	return spread;
+}
+
+void titles_each_cell(const struct documents *documents, const struct across *experiment,
+		      row_cell_fn put, void *context)
+{
+	const bool spread = have_spread(experiment);
+	size_t i;
+
+	put(CELL_LABEL, "", context);
+	for (i = 0; i < documents->count; i++)
+		put(CELL_FIGURE,
+		    documents->count > 1 ? documents->labels[i] :
+		    spread               ? "median" :
+					   "measured",
+		    context);
+	for (i = 0; spread && i < SPREADS; i++)
+		put(CELL_SPREAD, spread_names[i], context);
+	put(CELL_SAID, "the text says", context);
+}
+
+struct cells {
+	row_cell_fn put;
+	void *context;
 	bool spread;
 };
 
-static void add_row(const struct across *row, void *context)
+static void each_cell(const struct across *row, void *context)
 {
-	const struct columns *columns = context;
-	char figure[BENCH_FIGURE_LENGTH];
-	unsigned int i;
+	const char *skipped = document_text(row->first, "skipped");
+	const struct cells *cells = context;
+	char figure[BENCH_FIGURE_LENGTH], *said;
+	size_t i;
 
-	table_cell(columns->table, STYLE_NONE, "  %s", document_text(row->first, "label"));
+	cells->put(CELL_LABEL, document_text(row->first, "label"), cells->context);
 	for (i = 0; i < row->count; i++)
-		table_cell(columns->table, STYLE_BOLD, "%s",
-			   row_figure(row->at[i], "median", figure));
-	for (i = 0; columns->spread && i < SPREADS; i++)
-		table_cell(columns->table, STYLE_DIM, "%s", row_spread(row->first, i, figure));
-	table_cell(columns->table, STYLE_DIM, "%s%s",
-		   document_string(row->first, "skipped") ? "skipped: " : "", row_text(row->first));
+		cells->put(CELL_FIGURE, row_figure(row->at[i], "median", figure), cells->context);
+	for (i = 0; cells->spread && i < SPREADS; i++)
+		cells->put(CELL_SPREAD,
+			   is_single(row->first) ? "" :
+						   row_figure(row->first, spread_names[i], figure),
+			   cells->context);
+	said = print_line("%s%s", skipped[0] ? "skipped: " : "",
+			  skipped[0] ? skipped : document_text(row->first, "text"));
+	cells->put(CELL_SAID, said, cells->context);
+	free(said);
+}
+
+void rows_each_cell(const struct across *experiment, row_cell_fn put, void *context)
+{
+	struct cells cells = { put, context, have_spread(experiment) };
+
+	across_each(experiment, "rows", "key", each_cell, &cells);
+}
+
+struct titles {
+	struct table_column columns[DOCUMENTS_MAX + SPREADS + 2];
+	size_t count;
+};
+
+static void add_title(enum row_cell cell, const char *text, void *context)
+{
+	struct titles *titles = context;
+
+	titles->columns[titles->count++] =
+		(struct table_column){ text, cell == CELL_FIGURE || cell == CELL_SPREAD };
+}
+
+static void add_cell(enum row_cell cell, const char *text, void *context)
+{
+	static const enum style styles[] = {
+		[CELL_LABEL] = STYLE_NONE,
+		[CELL_FIGURE] = STYLE_BOLD,
+		[CELL_SPREAD] = STYLE_DIM,
+		[CELL_SAID] = STYLE_DIM,
+	};
+
+	table_cell(context, styles[cell], "%s%s", cell == CELL_LABEL ? "  " : "", text);
 }
 
 static void print_rows(const struct documents *documents, const struct across *experiment)
 {
-	struct table_column titles[DOCUMENTS_MAX + SPREADS + 2] = { { "", false } };
-	struct columns columns = { .spread = rows_have_spread(experiment) };
-	size_t i, count = 1;
+	struct titles titles = { .count = 0 };
+	struct table *table;
 
-	for (i = 0; i < documents->count; i++)
-		titles[count++] = (struct table_column){
-			documents->count > 1 ? documents->labels[i] :
-			columns.spread       ? "median" :
-					       "",
-			true,
-		};
-	for (i = 0; columns.spread && i < SPREADS; i++)
-		titles[count++] = (struct table_column){ spread_names[i], true };
-	titles[count++] = (struct table_column){ "the text says", false };
-	columns.table = table_new(titles, count);
-	across_each(experiment, "rows", "key", add_row, &columns);
-	table_print(columns.table, stdout);
-	table_free(columns.table);
+	titles_each_cell(documents, experiment, add_title, &titles);
+	table = table_new(titles.columns, titles.count);
+	rows_each_cell(experiment, add_cell, table);
+	table_print(table, stdout);
+	table_free(table);
 }
 
 /* --- an experiment --- */

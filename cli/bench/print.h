@@ -28,13 +28,17 @@ char *machine_line(json_object *document);
 /* "quick, 5 runs after 1 warm-up, seed 1, ..." */
 char *settings_line(json_object *document);
 
-/* Columns for the spread stand behind the median's: of one document, where a row has samples. */
-#define SPREADS 4u
-extern const char *const spread_names[SPREADS]; /* members of a row, and titles */
-bool rows_have_spread(const struct across *experiment);
-/* "" where a row has one figure only. */
-const char *row_spread(json_object *row, unsigned int i, char text[BENCH_FIGURE_LENGTH]);
-/* The text's figure, or why there is none of ours. */
-const char *row_text(json_object *row);
+/*
+ * The table of an experiment's rows, cell by cell and the same in every form: the label, the figure
+ * of each document, the spread of one document's where a row has samples, and what the text says,
+ * or why there is none of ours. CELL_LABEL begins a line, CELL_SAID ends it.
+ */
+enum row_cell { CELL_LABEL, CELL_FIGURE, CELL_SPREAD, CELL_SAID };
+typedef void (*row_cell_fn)(enum row_cell cell, const char *text, void *context);
+
+/* The titles stay where they are as long as the documents. */
+void titles_each_cell(const struct documents *documents, const struct across *experiment,
+		      row_cell_fn put, void *context);
+void rows_each_cell(const struct across *experiment, row_cell_fn put, void *context);
 
 #endif
