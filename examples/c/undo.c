@@ -102,7 +102,7 @@ int main(int argc, char **argv)
 		memcpy(end, forest, sizeof(*end));
 
 	must(cow_region_get_stats(region, &stats), "statistics");
-	printf("%llu steps kept: %.1f MiB in memory, %.1f MiB in a file, for %.0f MiB of state each\n",
+	printf("%llu steps kept: %.1f MiB in memory, %.1f MiB in a file; each is %.0f MiB\n",
 	       (unsigned long long)stats.snapshots,
 	       (double)(stats.preimage_bytes + stats.metadata_bytes + stats.pool_bytes) / 1048576,
 	       (double)stats.spilled_bytes / 1048576, (double)sizeof(*forest) / 1048576);

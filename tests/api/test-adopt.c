@@ -172,7 +172,7 @@ TEST(a_child_that_lives_on)
 		unsigned char byte;
 
 		close(hold[1]);
-		_exit(read(hold[0], &byte, 1) != 0);
+		_exit(read(hold[0], &byte, 1) == 0 ? 0 : 1);
 	}
 	close(hold[0]);
 	cow_snapshot_unref(snapshot);

@@ -312,8 +312,8 @@ TEST(spill_without_a_directory_blocks)
 	cow_log_set(NULL, NULL);
 }
 
-/* An ext4 of a few megabytes in a file, mounted in a namespace of the child's own. directory is this
- * test's: it runs under each trap, beside itself. */
+/* An ext4 of a few megabytes in a file, mounted in a namespace of the child's own. directory is
+ * this test's: it runs under each trap, beside itself. */
 static const char *mount_small_disk(const char *directory)
 {
 	static char image[300], command[1600], mounted[300];
