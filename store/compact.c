@@ -288,7 +288,7 @@ int cow_store_compact(struct cow_store *store, const struct cow_compact_options 
 	if (r == 0 && ret_stats)
 		r = stats_room(ret_stats, sizeof(*ret_stats), sizeof(*ret_stats), &room);
 	if (r == 0)
-		r = store_begin(store, true);
+		r = store_begin(store, STORE_WRITES);
 	if (r < 0)
 		return r;
 	r = compact(&compaction);

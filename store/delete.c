@@ -149,7 +149,7 @@ int cow_store_delete(struct cow_store *store, const char *id)
 	struct layer_id found;
 	struct index index = { 0 };
 	struct index_entry *entry;
-	int r = store_begin(store, true);
+	int r = store_begin(store, STORE_WRITES);
 
 	if (r < 0)
 		return r;

@@ -51,7 +51,7 @@ static int export_slice(struct export *export, uint64_t slice)
 
 	if (r == 0)
 		r = chain_read_mapped(export->chain, &export->map, 0,
-				      (unsigned)div_up(length, CLUSTER), export->bytes, true);
+				      (unsigned)div_up(length, CLUSTER), export->bytes, CHECKED);
 	if (r == 0)
 		r = write_slice(export, length);
 	if (r == 0 && export->progress && export->progress(done + length, total, export->context))
@@ -99,7 +99,7 @@ int cow_store_export(struct cow_store *store, const char *id, const char *path,
 
 	if (!path)
 		return -EINVAL;
-	r = store_begin(store, false);
+	r = store_begin(store, STORE_READS);
 	if (r < 0)
 		return r;
 	r = chain_open_named(store, id, &chain);
@@ -156,9 +156,10 @@ static int compare_cluster(struct comparison *c, unsigned i)
 
 	if (same_place(c, i))
 		return 0;
-	r = chain_read_mapped(c->older.chain, &c->older.map, i, 1, c->older.cluster, true);
+	r = chain_read_mapped(c->older.chain, &c->older.map, i, 1, c->older.cluster, CHECKED);
 	if (r == 0)
-		r = chain_read_mapped(c->newer.chain, &c->newer.map, i, 1, c->newer.cluster, true);
+		r = chain_read_mapped(c->newer.chain, &c->newer.map, i, 1, c->newer.cluster,
+				      CHECKED);
 	if (r < 0 || memcmp(c->older.cluster, c->newer.cluster, CLUSTER) == 0)
 		return r;
 	if (cluster != c->end || c->first == c->end) {
@@ -193,7 +194,7 @@ int cow_store_diff(struct cow_store *store, const char *older, const char *newer
 
 	if (!range)
 		return -EINVAL;
-	r = store_begin(store, false);
+	r = store_begin(store, STORE_READS);
 	if (r < 0)
 		return r;
 	c = sys_alloc(sizeof(*c));

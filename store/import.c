@@ -233,7 +233,7 @@ int cow_store_import(struct cow_store *store, const char *path,
 	if (r == 0)
 		r = store_check_tag(import->options.tag);
 	if (r == 0)
-		r = store_begin(store, true);
+		r = store_begin(store, STORE_WRITES);
 	if (r == 0) {
 		r = import_locked(import, path);
 		store_end(store);

@@ -120,7 +120,7 @@ static int read_header(struct layer *layer)
 	if (layer->file_bytes !=
 	    div_up(footer->manifest_cluster + state + crcs + 1, unit) * unit * CLUSTER)
 		return damaged(layer, "its size is not what was written");
-	r = layer_read_clusters(layer, 0, 1, cluster, true);
+	r = layer_read_clusters(layer, 0, 1, cluster, CHECKED);
 	if (r < 0)
 		return r;
 	if (qcow2_decode(cluster, CLUSTER, &layer->header) < 0 || !is_ours(layer))
@@ -142,7 +142,7 @@ static int read_l1(struct layer *layer)
 	layer->l1 = sys_alloc(clusters * CLUSTER);
 	if (!layer->l1)
 		return -ENOMEM;
-	return layer_read_clusters(layer, layer->header.l1_offset, clusters, layer->l1, true);
+	return layer_read_clusters(layer, layer->header.l1_offset, clusters, layer->l1, CHECKED);
 }
 
 static void layer_free(struct layer *layer)
@@ -439,7 +439,7 @@ int layer_read_state(struct layer *layer, void **ret_state)
 	if (clusters > 0) {
 		state = sys_alloc(clusters * CLUSTER);
 		r = state ? layer_read_clusters(layer, footer->manifest_cluster * CLUSTER, clusters,
-						state, true) :
+						state, CHECKED) :
 			    -ENOMEM;
 	}
 	if (r < 0)
@@ -469,7 +469,7 @@ static int read_table(struct layer *layer, uint64_t offset, unsigned char table[
 {
 	if (offset % CLUSTER != 0 || offset / CLUSTER >= layer->footer.meta_clusters)
 		return damaged(layer, "its first-level table points past the second level");
-	return layer_read_clusters(layer, offset, 1, table, true);
+	return layer_read_clusters(layer, offset, 1, table, CHECKED);
 }
 
 /* Under the mutex. */
@@ -549,7 +549,7 @@ static void load_tables(struct layer *layer)
 	count = layer->footer.meta_clusters - layer->first_table;
 	tables = sys_alloc_array(count, CLUSTER);
 	if (tables &&
-	    layer_read_clusters(layer, layer->first_table * CLUSTER, count, tables, true) < 0) {
+	    layer_read_clusters(layer, layer->first_table * CLUSTER, count, tables, CHECKED) < 0) {
 		sys_free(tables); /* who needs the damaged one is told */
 		tables = NULL;
 	}

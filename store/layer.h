@@ -118,7 +118,9 @@ int layer_place(struct layer *layer, uint64_t entry, struct place *ret_place);
 /* Checksums of clusters of the file, from the array; unchecked themselves. */
 int layer_read_crcs(struct layer *layer, uint64_t cluster, uint64_t count, uint32_t crcs[]);
 
-/* Reads count clusters of the file at once; checked where verify says so. */
+enum { CHECKED = true }; /* for verify, below: what is read is compared with its checksums */
+
+/* Reads count clusters of the file at once. */
 int layer_read_clusters(struct layer *layer, uint64_t offset, uint64_t count, void *buffer,
 			bool verify);
 

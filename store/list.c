@@ -56,7 +56,7 @@ int cow_store_get_info(struct cow_store *store, const char *id, struct cow_layer
 
 	r = stats_room(ret_info, sizeof(info), sizeof(info), &room);
 	if (r == 0)
-		r = store_begin(store, false);
+		r = store_begin(store, STORE_READS);
 	if (r < 0)
 		return r;
 	r = find_entry(store, id, &entry);
@@ -95,7 +95,7 @@ ssize_t cow_store_get_state(struct cow_store *store, const char *id, void *buffe
 
 	if (!buffer && length > 0)
 		return -EINVAL;
-	r = store_begin(store, false);
+	r = store_begin(store, STORE_READS);
 	if (r < 0)
 		return r;
 	r = layer_open_named(store, id, &layer);
@@ -131,7 +131,7 @@ int cow_store_list(struct cow_store *store, cow_layer_fn layer, void *context)
 
 	if (!layer)
 		return -EINVAL;
-	r = store_begin(store, false);
+	r = store_begin(store, STORE_READS);
 	if (r < 0)
 		return r;
 	r = index_build(store, &index);
@@ -160,7 +160,7 @@ int cow_store_list_tags(struct cow_store *store, cow_tag_fn tag, void *context)
 
 	if (!tag)
 		return -EINVAL;
-	r = store_begin(store, false);
+	r = store_begin(store, STORE_READS);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; r == 0 && i < store->refs.tag_count; i++) {
@@ -195,7 +195,7 @@ int cow_store_tag(struct cow_store *store, const char *id, const char *tag)
 
 	r = tag ? store_check_tag(tag) : -EINVAL;
 	if (r == 0)
-		r = store_begin(store, true);
+		r = store_begin(store, STORE_WRITES);
 	if (r < 0)
 		return r;
 	r = set_tag(store, id, tag);
@@ -210,7 +210,7 @@ int cow_store_untag(struct cow_store *store, const char *tag)
 
 	if (!tag)
 		return -EINVAL;
-	r = store_begin(store, true);
+	r = store_begin(store, STORE_WRITES);
 	if (r < 0)
 		return r;
 	r = refs_find_tag(&store->refs, tag) ? refs_copy(&store->refs, &refs) : -ENOENT;

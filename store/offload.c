@@ -116,7 +116,8 @@ static int offload_read(struct backing *backing, uint64_t page, size_t offset, v
 	r = use_chain(offload->store, &offload->id, &cached);
 	if (r < 0)
 		return -EIO;
-	r = chain_read(cached->chain, (page << offload->page_shift) + offset, buffer, length, true);
+	r = chain_read(cached->chain, (page << offload->page_shift) + offset, buffer, length,
+		       CHECKED);
 	leave_chain(offload->store, cached);
 	return r < 0 && r != -ENOMEM ? -EIO : r;
 }

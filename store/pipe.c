@@ -205,7 +205,7 @@ static bool reads_as_parent(struct pipe *pipe, unsigned at)
 	const struct batch *batch = &pipe->batches[pipe->reading];
 	unsigned char cluster[CLUSTER];
 
-	if (chain_read(pipe->parent, batch->guest[at] * CLUSTER, cluster, CLUSTER, true) < 0)
+	if (chain_read(pipe->parent, batch->guest[at] * CLUSTER, cluster, CLUSTER, CHECKED) < 0)
 		return false;
 	return batch->bytes[at] ? memcmp(cluster, batch->bytes[at], CLUSTER) == 0 :
 				  page_is_zero(cluster, CLUSTER);

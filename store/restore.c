@@ -311,7 +311,7 @@ static int check_slice(struct chain *chain, struct slice_map *map, uint64_t slic
 {
 	int r = chain_map_slice(chain, slice, map);
 
-	return r < 0 ? r : chain_read_mapped(chain, map, 0, SLICE, bytes, true);
+	return r < 0 ? r : chain_read_mapped(chain, map, 0, SLICE, bytes, CHECKED);
 }
 
 static int check_all(struct restore *restore, struct chain *chain)
@@ -483,7 +483,7 @@ int cow_store_restore(struct cow_store *store, const char *id,
 		return -EINVAL;
 	r = read_options(&restore, options);
 	if (r == 0)
-		r = store_begin(store, false);
+		r = store_begin(store, STORE_READS);
 	if (r < 0)
 		return r;
 	r = restore_locked(&restore, id, ret_region);

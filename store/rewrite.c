@@ -78,7 +78,7 @@ static int write_unpacked(struct pass *pass, unsigned first, unsigned count)
 {
 	const void *bytes[PACKED_PAGES];
 	uint64_t where;
-	int r = chain_read_mapped(pass->chain, &pass->map, first, count, pass->bytes, true);
+	int r = chain_read_mapped(pass->chain, &pass->map, first, count, pass->bytes, CHECKED);
 
 	if (r < 0)
 		return r;

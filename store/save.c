@@ -5,12 +5,12 @@
  *   this thread      finds the pages, reads each, tells zero from content, takes the checksum
  *   another thread   writes a batch of 1 MiB while the next one is being read
  *
- * The snapshot is read beside its writers, through the look-up that all readers use. What is
- * written was read once: a page is never read again for the file.
+ * The snapshot is read beside its writers, through the look-up that all readers use. A page that
+ * somebody writes while it goes to the file is read again, and written over (pipe.h).
  *
- * Order: the layer's data and metadata, one fdatasync(), its name, the directory, HEAD. Before HEAD
- * names it the layer is nobody's; a crash leaves a file that no one asks for, which the next
- * compaction removes.
+ * Order: the layer's data and metadata, one fdatasync(), its name, the directory, HEAD. Before
+ * HEAD names it the layer is nobody's; a crash leaves a file that no one asks for, which the next
+ * writer's first save removes (publish.h).
  */
 #include "store/layer.h"
 #include "store/mark.h"
@@ -296,7 +296,7 @@ int cow_store_save(struct cow_store *store, struct cow_snapshot *snapshot,
 		r = -EFBIG;
 	if (r < 0)
 		return r;
-	r = store_begin(store, true);
+	r = store_begin(store, STORE_WRITES);
 	if (r < 0)
 		return r;
 	r = snapshot_pin(snapshot);

@@ -266,7 +266,7 @@ bool store_has_moved(struct cow_store *store)
 	return store->read_only && refresh(store) > 0;
 }
 
-int store_begin(struct cow_store *store, bool writes)
+int store_begin(struct cow_store *store, enum store_use use)
 {
 	int r = 0;
 
@@ -274,7 +274,7 @@ int store_begin(struct cow_store *store, bool writes)
 		return -EINVAL;
 	if (!process_is(store->process))
 		return -ECHILD;
-	if (writes && store->read_only)
+	if (use == STORE_WRITES && store->read_only)
 		return -EROFS;
 	if (pthread_mutex_lock(&store->mutex) == EDEADLK)
 		return -EDEADLK;

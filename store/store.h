@@ -13,8 +13,8 @@
  *
  * Threads: one mutex a store, held for a whole call, also while the caller's own functions run
  * (progress, lists): what these call on the store gets -EDEADLK. Lock order: it comes before
- * everything of the library's. Layers that are read outside of it (by restored regions, offloaded snapshots) have
- * locks of their own.
+ * everything of the library's. Layers that are read outside of it (by restored regions, offloaded
+ * snapshots) have locks of their own.
  */
 #ifndef COW_STORE_STORE_H
 #define COW_STORE_STORE_H
@@ -91,7 +91,8 @@ void refs_drop_deleted(struct refs *refs, const struct layer_id *id);
 
 /* --- store.c --- */
 /* Begins a call: checks the handle, locks it, and for a reader looks at HEAD anew. */
-int store_begin(struct cow_store *store, bool writes);
+enum store_use { STORE_READS, STORE_WRITES };
+int store_begin(struct cow_store *store, enum store_use use);
 void store_end(struct cow_store *store);
 struct cow_store *store_get(struct cow_store *store);
 void store_put(struct cow_store *store);

@@ -275,7 +275,7 @@ int cow_store_verify(struct cow_store *store, const char *id, cow_damage_fn dama
 		.progress = progress,
 		.context = context,
 	};
-	int r = store_begin(store, false);
+	int r = store_begin(store, STORE_READS);
 
 	if (r < 0)
 		return r;
