@@ -93,6 +93,13 @@ int adopted_try(const struct cow_region *region)
 	return r;
 }
 
+/* The parent's are nobody's here. */
+void adopted_after_fork(void)
+{
+	pthread_mutex_init(&mutex, NULL);
+	regions = NULL;
+}
+
 int cow_region_adopt(void *address, size_t length, const struct cow_region_options *options,
 		     struct cow_region **ret_region)
 {

@@ -11,6 +11,7 @@ int adopted_add(struct cow_region *region, void *address);
 /* Before the trap is freed, and after it. Both do nothing for a region that was not adopted. */
 void adopted_release(struct cow_region *region);
 void adopted_remove(struct cow_region *region);
+void adopted_after_fork(void);
 
 /* Whether the region's trap can work on what is mapped there. -EINVAL: no; -EBUSY: somebody else
  * has the faults. Either was said to the log. */

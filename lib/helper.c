@@ -154,3 +154,10 @@ void helper_wake(struct cow_region *region, uint32_t tasks)
 	atomic_fetch_add(&wakes, 1);
 	host_wake(&wakes);
 }
+
+/* The list begins anew with the child's own thread. */
+void helper_after_fork(void)
+{
+	pthread_mutex_init(&mutex, NULL);
+	pthread_cond_init(&let_go, NULL);
+}

@@ -35,4 +35,6 @@ void bring_frames(struct cow_region *region);
 /* Takes no lock: for traps, too. */
 void helper_wake(struct cow_region *region, uint32_t tasks);
 
+void helper_after_fork(void);
+
 #endif

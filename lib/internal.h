@@ -191,5 +191,6 @@ int log_refusal(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* In a trap nothing is said. */
 void log_mute(bool muted);
 bool log_is_heard(void);
+void log_after_fork(void);
 
 #endif

@@ -6,15 +6,22 @@
 
 static pthread_rwlock_t sink_lock =
 	PTHREAD_RWLOCK_INITIALIZER; /* keeps function and context together */
-static cow_log_fn sink;
+static _Atomic(cow_log_fn) sink;
 static void *sink_context;
 
 void cow_log_set(cow_log_fn log, void *context)
 {
 	pthread_rwlock_wrlock(&sink_lock);
-	sink = log;
+	/* In between there is none: so a child of fork() has none, or both. */
+	sink = NULL;
 	sink_context = context;
+	sink = log;
 	pthread_rwlock_unlock(&sink_lock);
+}
+
+void log_after_fork(void)
+{
+	pthread_rwlock_init(&sink_lock, NULL);
 }
 
 static _Thread_local bool muted __attribute__((tls_model("initial-exec")));

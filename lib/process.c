@@ -2,6 +2,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 
+#include "lib/fork.h"
 #include "lib/process.h"
 #include "sys/sys.h"
 
@@ -36,9 +37,9 @@ static int make_page(void)
 int process_mark(uint64_t *ret_mark)
 {
 	uint64_t unmarked = 0;
-	int r = 0;
+	int r = fork_is_coming();
 
-	if (!atomic_load(&page))
+	if (r == 0 && !atomic_load(&page))
 		r = make_page();
 	if (r < 0)
 		return r;

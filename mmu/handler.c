@@ -8,16 +8,26 @@ static struct lock install_lock;
 
 int handler_install(struct handler *handler, void (*function)(int, siginfo_t *, void *))
 {
+	struct sigaction before;
 	int r = 0;
 
 	lock_take(&install_lock);
 	if (!atomic_load(&handler->installed)) {
-		r = sys_signal_handler(handler->signal, function, &handler->before);
+		r = sys_signal_handler(handler->signal, function, &before);
+		/* A child of fork() may find it installed already, and not know: it never passes on
+		 * to itself. */
+		if (r == 0 && before.sa_sigaction != function)
+			handler->before = before;
 		if (r == 0)
 			atomic_store(&handler->installed, 1);
 	}
 	lock_drop(&install_lock);
 	return r;
+}
+
+void handlers_after_fork(void)
+{
+	install_lock = (struct lock){ 0 };
 }
 
 /* The default action is set and the instruction runs into it again. What was sent, and not caused

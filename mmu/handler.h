@@ -22,6 +22,8 @@ struct handler {
 /* Once in a process; later calls do nothing. */
 int handler_install(struct handler *handler, void (*function)(int, siginfo_t *, void *));
 
+void handlers_after_fork(void);
+
 /* What the handler function does. */
 void handler_run(struct handler *handler, int signal, siginfo_t *info, void *context);
 

@@ -70,14 +70,14 @@ static const struct trap_ops mprotect_ops = {
 	.stop = mprotect_stop,
 };
 
-/* A child has the region as plain memory. It has one thread, and nobody traps meanwhile. */
+/* The child has one thread, and nobody traps meanwhile. */
 static void open_in_child(struct trap *trap)
 {
 	if (trap->ops == &mprotect_ops && atomic_load(&trap->armed) != TRAP_PLAIN)
 		mprotect_unprotect(trap, 0, trap->space->pages);
 }
 
-static void after_fork(void)
+void mprotect_after_fork(void)
 {
 	registry_each(open_in_child);
 }
@@ -92,8 +92,6 @@ int trap_new_mprotect(struct space *space, const struct trap_policy *policy, str
 	r = trap_init(trap, &mprotect_ops, space, policy);
 	if (r == 0)
 		r = handler_install(&handler, on_sigsegv);
-	if (r == 0)
-		r = sys_at_fork_child(after_fork);
 	if (r < 0)
 		trap_free(trap);
 	else

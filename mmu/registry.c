@@ -24,8 +24,8 @@ static struct place *free_place(void)
 	for (place = atomic_load(&places); place; place = place->next)
 		if (!atomic_load(&place->trap))
 			return place;
-	/* Unlike host_map()'s, this memory goes to children, too: their handlers and after_fork()
-	 * walk it. */
+	/* Unlike host_map()'s, this memory goes to children, too: their handlers walk it, and so does
+	 * mprotect_after_fork(). */
 	if (sys_map(NULL, PLACES_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
 		    &memory) < 0)
 		return NULL;
@@ -102,6 +102,11 @@ struct trap *registry_find(uintptr_t address)
 bool registry_has_traps(void)
 {
 	return atomic_load_explicit(&places, memory_order_relaxed) != NULL;
+}
+
+void registry_after_fork(void)
+{
+	places_lock = (struct lock){ 0 };
 }
 
 void registry_each(void (*visit)(struct trap *trap))

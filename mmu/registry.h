@@ -19,6 +19,9 @@ void registry_remove(struct trap *trap);
 /* NULL: none's. */
 struct trap *registry_find(uintptr_t address);
 
+/* Places come and go by single stores, so they are in order at any moment. */
+void registry_after_fork(void);
+
 /* For a child of fork(): nobody else is there. */
 void registry_each(void (*visit)(struct trap *trap));
 

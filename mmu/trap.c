@@ -132,6 +132,11 @@ void trap_measure_cost(struct trap *trap, enum trap_cost kind,
 	lock_drop(&measured_lock);
 }
 
+void trap_costs_after_fork(void)
+{
+	measured_lock = (struct lock){ 0 };
+}
+
 /* --- the trap itself --- */
 
 /* A page that is open and in the set, and traps again and again, is armed for a reason that nobody

@@ -109,6 +109,9 @@ void trap_measure_cost(struct trap *trap, enum trap_cost kind,
 		       int (*prepare)(struct trap *trap, void *memory, size_t bytes),
 		       cost_change_fn change);
 
+/* What another thread was measuring is measured again, or a little wrong. */
+void trap_costs_after_fork(void);
+
 /* A store ran into a protected page, or a load into an unwatched granule. 0: try again. */
 int trap_handle(struct trap *trap, uintptr_t address, bool nested);
 
@@ -150,6 +153,9 @@ int trap_new_thread(struct space *space, const struct trap_policy *policy, int f
 int trap_new_mprotect(struct space *space, const struct trap_policy *policy,
 		      struct trap **ret_trap);
 void trap_free(struct trap *trap); /* NULL-safe; nobody is inside */
+
+/* A child has the parent's regions as plain memory. */
+void mprotect_after_fork(void);
 
 /* For the userfaultfd back ends, before the start: the window maps a file in memory privately,
  * which source fills. What it fills in is the window's base: armed, written by nobody. */

@@ -193,3 +193,10 @@ void workers_remove(struct worker_client *client)
 	client->id = 0;
 	pthread_mutex_unlock(&mutex);
 }
+
+/* What the lock guards is forgotten with the first client. */
+void workers_after_fork(void)
+{
+	pthread_mutex_init(&mutex, NULL);
+	pthread_cond_init(&let_go, NULL);
+}

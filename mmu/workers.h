@@ -28,4 +28,6 @@ int workers_add(struct worker_client *client);
 /* Returns when no thread has a hand on it. Does nothing for one that was not added. */
 void workers_remove(struct worker_client *client);
 
+void workers_after_fork(void);
+
 #endif

@@ -19,6 +19,7 @@ SQLITE_EXTENSION_INIT1
 #include "cow.h"
 #include "file.h"
 #include "functions.h"
+#include "store.h"
 #include "vfs.h"
 
 /* sqlite3_txn_state() and the rest are there since 3.34; 3.40 is what is tested. */
@@ -41,6 +42,8 @@ static void register_process(void)
 	once_result = loader ? database_init(loader) : SQLITE_ERROR;
 	if (once_result == SQLITE_OK)
 		once_result = file_init();
+	if (once_result == SQLITE_OK)
+		once_result = store_init();
 	if (once_result == SQLITE_OK)
 		once_result = vfs_register(loader);
 	if (once_result == SQLITE_OK)

@@ -16,6 +16,17 @@ enum { STATE_LENGTH = 16, STATE_SIZE = 8, CHUNK = 1 << 20 };
 
 static pthread_mutex_t save_mutex = PTHREAD_MUTEX_INITIALIZER;
 
+/* A save of the parent's goes on there. */
+static void start_anew_in_child(void)
+{
+	pthread_mutex_init(&save_mutex, NULL);
+}
+
+int store_init(void)
+{
+	return pthread_atfork(NULL, NULL, start_anew_in_child) ? SQLITE_NOMEM : SQLITE_OK;
+}
+
 static int code_of(int result)
 {
 	switch (result) {

@@ -11,6 +11,8 @@
 
 #include "database.h"
 
+int store_init(void);
+
 /* Saves a state of a database into the store at path, made where there is none. tag may be NULL.
  * *ret_id is for sqlite3_free(). */
 int store_save_database(struct cow_snapshot *snapshot, sqlite3_int64 size, const char *path,

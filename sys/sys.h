@@ -164,7 +164,7 @@ int sys_signal_handler(int signal, void (*handler)(int, siginfo_t *, void *),
 void sys_signals_block(sigset_t *ret_before);
 void sys_signals_restore(const sigset_t *before);
 
-/* Once in a process; later calls do nothing. */
+/* For one function; later calls do nothing, also while the first one is under way. */
 int sys_at_fork_child(void (*function)(void));
 
 /* --- sys.c --- */

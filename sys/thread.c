@@ -24,16 +24,14 @@ int sys_signal_handler(int signal, void (*handler)(int, siginfo_t *, void *),
 
 int sys_at_fork_child(void (*function)(void))
 {
-	static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards known */
-	static void (*known)(void);
-	int r = 0;
+	static _Atomic int begun;
+	int r;
 
-	pthread_mutex_lock(&mutex);
-	if (known != function)
-		r = -pthread_atfork(NULL, NULL, function);
-	if (r == 0)
-		known = function;
-	pthread_mutex_unlock(&mutex);
+	if (begun || atomic_exchange(&begun, 1))
+		return 0;
+	r = -pthread_atfork(NULL, NULL, function);
+	if (r < 0)
+		begun = 0;
 	return r;
 }
 

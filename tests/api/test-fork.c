@@ -303,6 +303,49 @@ TEST(fork_while_others_write_cut_and_look)
 	cow_region_free(busy.region);
 }
 
+/* All that the library shares between regions is in use somewhere. */
+static void *make_and_free(void *context)
+{
+	(void)context;
+	while (busy.go) {
+		struct cow_region *region = new_region(2);
+		struct cow_snapshot *snapshot;
+
+		busy.failures += fill(region, 0, 1) != 0;
+		snapshot = take(region);
+		busy.failures += fill(region, 0, 2) != 0;
+		cow_snapshot_unref(snapshot);
+		cow_region_free(region);
+	}
+	return NULL;
+}
+
+static void make_one(void *context)
+{
+	(void)context;
+#ifdef __SANITIZE_ADDRESS__
+	if (TEST_TRAP == COW_TRAP_THREAD)
+		return;
+#endif
+	make_its_own();
+}
+
+TEST(fork_while_others_make_and_free_regions)
+{
+	enum { FORKS = 1000, THREADS = 3 };
+	pthread_t threads[THREADS];
+
+	busy.go = true;
+	for (unsigned i = 0; i < THREADS; i++)
+		pthread_create(&threads[i], NULL, make_and_free, NULL);
+	for (unsigned i = 0; i < FORKS && tap.failed == 0; i++)
+		in_child(make_one, NULL);
+	busy.go = false;
+	for (unsigned i = 0; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+	is_u64(busy.failures, 0, "the parent's threads");
+}
+
 /* --- other ways to start a program --- */
 
 static int spawn(char *const arguments[])
@@ -475,5 +518,5 @@ TEST(threads_that_fork_with_snapshots_alive)
 TAP_MAIN(CASE(a_child_has_plain_memory_and_nothing_else), CASE(a_grandchild_is_a_child),
 	 CASE(a_childs_region_is_the_childs), CASE(shared_regions_are_absent),
 	 CASE(fork_inside_a_bracket), CASE(fork_while_others_write_cut_and_look),
-	 CASE(vfork_posix_spawn_and_system), CASE(spawn_while_others_write_cut_and_look),
-	 CASE(threads_that_fork_with_snapshots_alive))
+	 CASE(fork_while_others_make_and_free_regions), CASE(vfork_posix_spawn_and_system),
+	 CASE(spawn_while_others_write_cut_and_look), CASE(threads_that_fork_with_snapshots_alive))
