@@ -24,6 +24,7 @@
  *   opened for writing: its plain memory shows zeroes where nothing was opened yet.
  * - After fork() the child has the region as plain private memory, and every call on it, or on a
  *   snapshot of it, returns -ECHILD. Regions with COW_REGION_SHARED, and views, are absent there.
+ *   It may make regions of its own, whatever the parent's other threads were at.
  * - A snapshot that another thread takes may fall between any two stores. What has to be seen
  *   together, such as an entry and the counter that counts it, stands in one bracket, under every
  *   trap.
@@ -108,18 +109,23 @@ enum cow_limit_policy {
 	                    its readers get -ESTALE */
 };
 
-/* Flags of struct cow_region_options. */
-#define COW_REGION_HUGE_PAGES 0x1u /* advise transparent huge pages for the region's memory */
-#define COW_REGION_SHARED \
-	0x2u /* back the region by a memfd; absent in a fork()ed child, whose fork() is the faster
-		for it */
-#define COW_REGION_CHECK \
-	0x8u /* find writes that no trap and no bracket notices: for tests, since a cut then reads
-		all that was written; COW_CHECK=1 in the environment sets it everywhere */
-#define COW_REGION_COPY_AHEAD \
-	0x4u /* under a trap: after each snapshot a thread of the library keeps the old contents of
-		the pages that were written before it, so that writing them again does not trap.
-		For programs that write the same pages between one snapshot and the next */
+/* Flags of struct cow_region_options.
+ *
+ * HUGE_PAGES: transparent huge pages are advised for the region's memory.
+ *
+ * SHARED: the region is backed by a memfd. It is absent in a fork()ed child, whose fork() is the
+ * faster for it.
+ *
+ * COPY_AHEAD: after each snapshot a thread of the library keeps the old contents of the pages that
+ * were written before it, so that writing them again does not trap. Under a trap, for programs that
+ * write the same pages between one snapshot and the next.
+ *
+ * CHECK: writes are found that no trap and no bracket notices. For tests, since a cut then reads
+ * all that was written; COW_CHECK=1 in the environment sets it everywhere. */
+#define COW_REGION_HUGE_PAGES 0x1u
+#define COW_REGION_SHARED     0x2u
+#define COW_REGION_COPY_AHEAD 0x4u
+#define COW_REGION_CHECK      0x8u
 
 struct cow_region_options {
 	size_t size;
@@ -341,10 +347,10 @@ COW_API int cow_snapshot_get_stats(struct cow_snapshot *snapshot,
  */
 struct cow_store;
 
-#define COW_ID_LENGTH 37 /* a layer's identity as text, with its NUL */
-#define COW_TAG_LENGTH \
-	64 /* most bytes of a tag, with its NUL: letters, digits, and -_.+@, the
-				  first neither - nor . */
+/* With their NUL: a layer's identity as text; a tag at the most, which is made of letters, digits,
+ * and -_.+@, the first neither - nor . */
+#define COW_ID_LENGTH       37
+#define COW_TAG_LENGTH      64
 #define COW_STORE_DEPTH_MAX 4096 /* layers on top of each other */
 
 /* Called now and then with how much is done, in bytes; non-zero ends the call, which then leaves
