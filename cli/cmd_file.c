@@ -4,9 +4,9 @@
  * file.h says which part is where.
  */
 #include <limits.h>
-#include <sys/resource.h>
 
 #include "cli/commands.h"
+#include "cli/fd.h"
 #include "cli/file/file.h"
 #include "cli/output.h"
 
@@ -50,17 +50,6 @@ static const struct command_option options[] = {
 	{ 0 },
 };
 
-/* A level of directories holds a descriptor. */
-static void allow_descriptors(void)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-		limit.rlim_cur = limit.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &limit);
-	}
-}
-
 static int run(const struct command *command, int argc, char **argv)
 {
 	const struct file_options how = {
@@ -82,7 +71,7 @@ static int run(const struct command *command, int argc, char **argv)
 			complain("an empty word is no PATH; give the name of a file or directory");
 			return COMMAND_USAGE;
 		}
-	allow_descriptors();
+	fd_allow_many(); /* a level of directories holds one */
 	for (i = 0; i < argc; i++)
 		file_add(&how, argv[i], &result);
 	file_finish(&result);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/fd.h"
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/report.h"
@@ -292,6 +293,7 @@ static int run(const struct command *command, int argc, char **argv)
 	progress_label = action->name;
 	cow_log_set(log_message, NULL);
 	catch_signals();
+	fd_allow_many(); /* a layer of a chain holds one */
 	if (!check_source(action, argv[2]) || open_store(action, run.directory, &run.store) < 0)
 		return COMMAND_FAILED;
 	status = act(action, &run, argc - 2, argv + 2);

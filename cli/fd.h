@@ -6,6 +6,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* As many at once as the system lets this process have, not only what a shell begins with. */
+void fd_allow_many(void);
+
 /* 0 or a negative errno; -EPIPE where the other end is there no more. */
 int fd_write_all(int fd, const void *bytes, size_t length);
 int fd_read_all(int fd, void *bytes, size_t length);

@@ -95,6 +95,15 @@ static int complain_missing(struct chain *chain, const struct layer_id *id)
 	return -EUCLEAN;
 }
 
+/* Each layer of a chain takes one. */
+static void complain_descriptors(const struct chain *chain)
+{
+	store_complain(chain->store, chain->layers[0]->name,
+		       "%u of the layers that it lies on are open, and no more files can be: "
+		       "compact the store, or raise the limit (ulimit -n)",
+		       chain->depth - 1);
+}
+
 #define LOOK_AGAIN 1
 
 /* A compaction may have merged the parent into its child, and removed it, since the child was
@@ -109,6 +118,17 @@ static int find_out_why_missing(struct chain *chain, const struct layer_id *id)
 	return LOOK_AGAIN;
 }
 
+static int open_next(struct chain *chain, const struct layer_id *id, struct layer **ret_layer)
+{
+	int r = layer_open(chain->store, id, ret_layer);
+
+	if (r == -ENOENT)
+		return find_out_why_missing(chain, id);
+	if (r == -EMFILE && chain->depth > 0)
+		complain_descriptors(chain);
+	return r;
+}
+
 static int open_all(struct chain *chain, const struct layer_id *first)
 {
 	struct layer_id id = *first;
@@ -120,10 +140,8 @@ static int open_all(struct chain *chain, const struct layer_id *first)
 		r = check_next(chain, &id);
 		if (r < 0)
 			return r;
-		r = layer_open(chain->store, &id, &layer);
-		if (r == -ENOENT)
-			return find_out_why_missing(chain, &id);
-		if (r < 0)
+		r = open_next(chain, &id, &layer);
+		if (r != 0)
 			return r;
 		r = check_parent(chain, layer);
 		if (r == 0)

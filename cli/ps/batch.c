@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "cli/fd.h"
 #include "cli/ps/measure.h"
 #include "cli/ps/threads.h"
 
@@ -207,10 +208,7 @@ static size_t most_open(void)
 {
 	struct rlimit limit;
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return 1;
-	limit.rlim_cur = limit.rlim_max; /* nothing that is run from here inherits it */
-	setrlimit(RLIMIT_NOFILE, &limit);
+	fd_allow_many(); /* nothing that is run from here inherits it */
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur <= SPARE_DESCRIPTORS)
 		return 1;
 	return limit.rlim_cur - SPARE_DESCRIPTORS < MOST_OPEN ?

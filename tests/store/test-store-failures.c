@@ -281,6 +281,32 @@ TEST(a_new_store_is_on_the_disk)
 	is_u64(n - 2, 3, "syncs: the parent directory, HEAD, the directory");
 }
 
+/* Each layer of a chain takes one. */
+TEST(a_chain_of_more_layers_than_descriptors)
+{
+	struct cow_store *store = open_store(quick_scratch(), COW_STORE_CREATE);
+	struct cow_restore_options options = COW_RESTORE_OPTIONS_INIT;
+	struct cow_region *region = new_region(10), *restored = NULL;
+	struct rlimit limit, few;
+
+	save_layers(store, region, 100);
+	getrlimit(RLIMIT_NOFILE, &limit);
+	few = (struct rlimit){ .rlim_cur = 64, .rlim_max = limit.rlim_max };
+	setrlimit(RLIMIT_NOFILE, &few);
+	options.trap = TEST_TRAP;
+	cow_log_set(note_message, NULL);
+	is_errno(cow_store_restore(store, NULL, &options, &restored), -EMFILE, "not restored");
+	ok(strstr(logged.last, "compact the store") != NULL, "the log says what to do: %s",
+	   logged.last);
+	cow_log_set(NULL, NULL);
+	is_errno(cow_store_compact(store, NULL, NULL), 0, "it can be compacted");
+	is_errno(cow_store_restore(store, NULL, &options, &restored), 0, "then it is restored");
+	cow_region_free(restored);
+	setrlimit(RLIMIT_NOFILE, &limit);
+	cow_region_free(region);
+	cow_store_close(store);
+}
+
 /* As the log says where HEAD is damaged. What was saved since is not taken for what an interrupted
  * save has left. */
 TEST(an_old_copy_of_head_loses_nothing)
@@ -309,5 +335,5 @@ TEST(an_old_copy_of_head_loses_nothing)
 TAP_MAIN(CASE(an_import_that_fails_leaves_nothing),
 	 CASE(an_image_that_changes_while_it_is_imported_is_refused), CASE(a_pipe_is_no_image),
 	 CASE(a_save_that_cannot_be_taken_back_never_becomes_a_layer),
-	 CASE(layers_that_are_gone_are_forgotten), CASE(a_new_store_is_on_the_disk),
-	 CASE(an_old_copy_of_head_loses_nothing))
+	 CASE(layers_that_are_gone_are_forgotten), CASE(a_chain_of_more_layers_than_descriptors),
+	 CASE(a_new_store_is_on_the_disk), CASE(an_old_copy_of_head_loses_nothing))
