@@ -86,7 +86,9 @@ class Stage:
     def add_python(self, scripts):
         """The interpreter and those modules of its library that the scripts may come to import."""
         self.add("/usr/bin/python3")
-        finder = modulefinder.ModuleFinder()
+        # Beside those of the library, what scripts of a folder share lies there.
+        folders = {os.path.dirname(script) for script in scripts}
+        finder = modulefinder.ModuleFinder([*folders, *sys.path])
         for script in scripts:
             finder.run_script(script)
         # What the interpreter takes by itself, and shell tests ask for.

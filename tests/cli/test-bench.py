@@ -3,6 +3,7 @@
 cow bench: every experiment is run in a tiny setting, and the facts that have to be so are so. No
 time is asserted. Then the command: usage, files, merging, interrupts, and the page in a browser.
 """
+import atexit
 import csv
 import html.parser
 import json
@@ -11,11 +12,11 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 
-COW = os.environ["COW"]
+from support import COW, Skip, case, main
+
 TUNING = os.environ.get("COW_TEST_ALLOW_TUNING") == "1"
 ROOT = os.geteuid() == 0
 
@@ -42,17 +43,6 @@ FACTS = {
 # What may be skipped, and why, where the machine has no such thing.
 MAY_SKIP = {"ksm": r"KSM|root|allow-tuning|merged nothing"}
 
-cases = []
-
-
-def case(function):
-    cases.append(function)
-    return function
-
-
-class Skip(Exception):
-    pass
-
 
 def run(*arguments, timeout=280, **keywords):
     return subprocess.run([COW, "bench", *arguments], stdin=subprocess.DEVNULL, timeout=timeout,
@@ -69,6 +59,7 @@ def tuning():
 
 
 tmp = tempfile.mkdtemp()
+atexit.register(shutil.rmtree, tmp, ignore_errors=True)
 # Servers that give up their rights have to get there.
 os.chmod(tmp, 0o755)
 listed = [e["name"] for e in json.loads(run("--list", "--json", "-").stdout)["experiments"]]
@@ -469,23 +460,4 @@ def a_page_of_several_kernels_opens_in_a_browser():
     check("data-plots=" in text, "plots are drawn")
 
 
-def main():
-    failed = False
-    for number, function in enumerate(cases, 1):
-        try:
-            function()
-            print(f"ok {number} - {function.__name__}")
-        except Skip as reason:
-            print(f"ok {number} - {function.__name__} # SKIP {reason}")
-        except Exception as error:
-            failed = True
-            for line in f"{type(error).__name__}: {error}".splitlines():
-                print(f"# {line}")
-            print(f"not ok {number} - {function.__name__}")
-        sys.stdout.flush()
-    print(f"1..{len(cases)}")
-    shutil.rmtree(tmp, ignore_errors=True)
-    return failed
-
-
-sys.exit(main())
+main()

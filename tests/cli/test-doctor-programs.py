@@ -10,44 +10,12 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
-import traceback
 
-COW = os.environ["COW"]
-cases = []
-
-
-class Skip(Exception):
-    """Raised by a case that cannot run here; the text says why."""
-
-
-def case(function):
-    cases.append(function)
-    return function
-
-
-def program(*names):
-    for name in names:
-        path = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/usr/lib/postgresql/15/bin")
-        if path:
-            return path
-    raise Skip(f"{names[0]} is not installed")
-
-
-def wait_until(what, holds, seconds=60):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        result = holds()
-        if result:
-            return result
-        time.sleep(0.02)
-    raise AssertionError(f"{what} did not happen within {seconds} s")
+from support import COW, Skip, case, free_port, main, program, wait_until
 
 
 def doctor(*words, most=2):
@@ -78,12 +46,6 @@ def children(pid):
             return [int(word) for word in file.read().split()]
     except OSError:
         return []
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 class Redis:
@@ -260,26 +222,6 @@ def xfs():
     assert len(values) == 2, values
     assert "cowextsize default (32 blocks)" in values[0], values
     assert "cowextsize 1 MiB" in values[1], values
-
-
-def main():
-    failed = 0
-    wanted = sys.argv[1:]
-    chosen = [each for each in cases if not wanted or each.__name__ in wanted]
-    for number, function in enumerate(chosen, 1):
-        error, skip = None, ""
-        try:
-            function()
-        except Skip as why:
-            skip = f" # SKIP {why}"
-        except Exception:  # pylint: disable=broad-except
-            error = traceback.format_exc()
-        if error:
-            failed += 1
-            print("\n".join("# " + line for line in error.splitlines()))
-        print(f"{'not ok' if error else 'ok'} {number} - {function.__name__}{skip}", flush=True)
-    print(f"1..{len(chosen)}")
-    sys.exit(failed > 0)
 
 
 main()

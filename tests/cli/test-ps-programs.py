@@ -12,31 +12,14 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 
-COW = os.environ["COW"]
+from support import COW, Skip, case, free_port, main, program, wait_until
+
 COMPARE = os.environ["PS_COMPARE"]
-count = 0
-failed = 0
-
-
-class Skip(Exception):
-    pass
-
-
-def report(name, error=None, skip=None):
-    global count, failed
-    count += 1
-    if error:
-        failed += 1
-        for line in str(error).splitlines() or ["?"]:
-            print("# " + line)
-    print(f"{'not ok' if error else 'ok'} {count} - {name}" + (f" # SKIP {skip}" if skip else ""),
-          flush=True)
 
 
 def die_with_parent():
@@ -49,27 +32,9 @@ def start(*words, **options):
                             preexec_fn=die_with_parent, **options)
 
 
-def wait_for(what, condition, seconds=30):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        result = condition()
-        if result:
-            return result
-        time.sleep(0.05)
-    raise AssertionError(f"{what} did not happen within {seconds} s")
-
-
 def children(pid):
     with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
         return [int(word) for word in file.read().split()]
-
-
-def program(*names):
-    for name in names:
-        path = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/usr/lib/postgresql/15/bin")
-        if path:
-            return path
-    raise Skip(f"{names[0]} is not installed")
 
 
 def compare(pids):
@@ -117,13 +82,8 @@ def stop(process):
         process.wait()
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def redis():
+@case
+def redis_with_bgsave():
     server, client = program("redis-server"), program("redis-cli")
     with directory() as path:
         address = f"{path}/redis.sock"
@@ -134,12 +94,12 @@ def redis():
             return subprocess.run([client, "-s", address, *words], capture_output=True,
                                   text=True, check=False).stdout.strip()
         try:
-            wait_for("redis", lambda: ask("PING") == "PONG")
+            wait_until("redis", lambda: ask("PING") == "PONG")
             ask("DEBUG", "POPULATE", "100000", "key", "200")
             # The child sleeps between keys, so that it stays while it is looked at.
             ask("CONFIG", "SET", "rdb-key-save-delay", "1000")
             ask("BGSAVE")
-            child = wait_for("BGSAVE", lambda: children(process.pid))
+            child = wait_until("BGSAVE", lambda: children(process.pid))
             time.sleep(1)
             tree = check([process.pid] + child, process.pid)
             parent = next(row for row in tree["processes"] if row["pid"] == process.pid)
@@ -148,7 +108,8 @@ def redis():
             stop(process)
 
 
-def postgresql():
+@case
+def postgresql_backends():
     import pwd
     binaries = os.path.dirname(os.path.realpath(program("initdb", "postgres")))
     try:
@@ -163,12 +124,12 @@ def postgresql():
                         "listen_addresses=", "-c", "shared_buffers=64MB", "-c", "fsync=off", **run_as)
         clients = []
         try:
-            wait_for("postgres", lambda: os.path.exists(f"{path}/.s.PGSQL.5432"))
+            wait_until("postgres", lambda: os.path.exists(f"{path}/.s.PGSQL.5432"))
             query = "SELECT sum(i) FROM generate_series(1, 1000) i; SELECT pg_sleep(600)"
             for _ in range(4):
                 clients.append(start(f"{binaries}/psql", "-h", path, "-c", query, "-d", "postgres",
                                      **run_as))
-            wait_for("backends", lambda: len(children(process.pid)) >= 8)
+            wait_until("backends", lambda: len(children(process.pid)) >= 8)
             time.sleep(2)
             tree = check([process.pid] + children(process.pid), process.pid)
             assert tree["measured"] >= 9, tree
@@ -180,7 +141,8 @@ def postgresql():
             process.wait(20)
 
 
-def nginx():
+@case
+def nginx_workers():
     binary = program("nginx")
     with directory() as path:
         os.chmod(path, 0o755)
@@ -191,7 +153,7 @@ def nginx():
                        f"listen 127.0.0.1:{port}; root {path}; }} }}\n")
         process = start(binary, "-c", f"{path}/nginx.conf", "-p", path)
         try:
-            workers = wait_for("nginx", lambda: len(children(process.pid)) == 4 and
+            workers = wait_until("nginx", lambda: len(children(process.pid)) == 4 and
                                children(process.pid))
             time.sleep(0.5)
             check([process.pid] + workers, process.pid)
@@ -211,10 +173,11 @@ time.sleep(600)
 """
 
 
-def prefork():
+@case
+def preforking_python():
     process = start("/usr/bin/python3", "-c", PREFORK)
     try:
-        workers = wait_for("workers", lambda: len(children(process.pid)) == 4 and
+        workers = wait_until("workers", lambda: len(children(process.pid)) == 4 and
                            children(process.pid))
         time.sleep(1.5)
         tree = check([process.pid] + workers, process.pid)
@@ -233,7 +196,8 @@ def mount(*words):
         raise Skip("cannot mount: " + done.stderr.strip().splitlines()[-1])
 
 
-def overlays():
+@case
+def overlay_mounts():
     with directory() as path:
         # overlayfs does not stack on everything; a tmpfs will do for all layers.
         mount("-t", "tmpfs", "none", path)
@@ -265,23 +229,7 @@ def overlays():
                 subprocess.run(["umount", target], check=False, capture_output=True)
 
 
-def main():
-    if os.geteuid() != 0 or ps("--all", "--limit", 1)["backend"] == "smaps_rollup":
-        print("1..0 # SKIP frame numbers need CAP_SYS_ADMIN")
-        return 0
-    for name, test in (("redis with BGSAVE", redis), ("postgresql backends", postgresql),
-                       ("nginx workers", nginx), ("preforking python", prefork),
-                       ("overlay mounts", overlays)):
-        try:
-            test()
-            report(name)
-        except Skip as reason:
-            report(name, skip=reason)
-        except Exception as error:  # pylint: disable=broad-except
-            report(name, f"{type(error).__name__}: {error}")
-    print(f"1..{count}")
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+if os.geteuid() != 0 or ps("--all", "--limit", 1)["backend"] == "smaps_rollup":
+    print("1..0 # SKIP frame numbers need CAP_SYS_ADMIN")
+    sys.exit(0)
+main()

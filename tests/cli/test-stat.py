@@ -19,25 +19,15 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 
-COW = os.environ["COW"]
+from support import COW, Skip, case, free_port, main, program, wait_until
+
 WORK = os.environ["STAT_WORK"]
 TUNING = os.environ.get("COW_TEST_ALLOW_TUNING") == "1"
 SETTING = "/proc/sys/kernel/task_delayacct"
 NOBODY = 65534
 # What a process does besides: its start, its stack, the C library.
 SLACK = 64
-cases = []
-
-
-class Skip(Exception):
-    """Raised by a case that cannot run here; the text says why."""
-
-
-def case(function):
-    cases.append(function)
-    return function
 
 
 def run(*words, **options):
@@ -646,28 +636,6 @@ def closed_descriptors():
 
 # --- real programs ---
 
-def program(*names):
-    for name in names:
-        found = shutil.which(name)
-        if found:
-            return found
-    raise Skip(f"{names[0]} is not installed")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_until(what, holds, seconds=30):
-    for _ in range(seconds * 20):
-        if holds():
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{what} did not happen in {seconds} s")
-
-
 @contextlib.contextmanager
 def watched(*command, backend="bpf", **options):
     """Runs a server under cow stat; yields a dictionary that is the report afterwards."""
@@ -813,32 +781,4 @@ def preforking_python():
     assert sizes["plain"] > 1000 and sizes["freeze"] * 5 < sizes["plain"], sizes
 
 
-# --- the harness ---
-
-def selected(name):
-    words = sys.argv[1:]
-    return not words or any(word in name for word in words)
-
-
-def main():
-    failed = 0
-    number = 0
-    for function in cases:
-        if not selected(function.__name__):
-            continue
-        number += 1
-        try:
-            function()
-            print(f"ok {number} - {function.__name__}", flush=True)
-        except Skip as reason:
-            why = " ".join(str(reason).split())
-            print(f"ok {number} - {function.__name__} # SKIP {why}", flush=True)
-        except Exception:  # pylint: disable=broad-except
-            failed += 1
-            print("".join(f"# {line}\n" for line in traceback.format_exc().splitlines()), end="")
-            print(f"not ok {number} - {function.__name__}", flush=True)
-    print(f"1..{number}")
-    return 1 if failed else 0
-
-
-sys.exit(main())
+main()

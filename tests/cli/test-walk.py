@@ -5,23 +5,12 @@ import json
 import os
 import re
 import subprocess
-import sys
 import tempfile
-import traceback
 import xml.dom.minidom
 
-COW = os.environ["COW"]
+from support import COW, Skip, case, main
+
 NOBODY = 65534
-cases = []
-
-
-class Skip(Exception):
-    """Raised by a case that cannot run here; the text says why."""
-
-
-def case(function):
-    cases.append(function)
-    return function
 
 
 def walk(*words, user=None, **options):
@@ -234,24 +223,6 @@ def leaves_nobody_behind():
             return
         subprocess.run(["sleep", "0.05"], check=True)
     raise AssertionError(left())
-
-
-def main():
-    failed = 0
-    for number, function in enumerate(cases, 1):
-        error, skip = None, ""
-        try:
-            function()
-        except Skip as why:
-            skip = f" # SKIP {why}"
-        except Exception:  # pylint: disable=broad-except
-            error = traceback.format_exc()
-        if error:
-            failed += 1
-            print("\n".join("# " + line for line in error.splitlines()))
-        print(f"{'not ok' if error else 'ok'} {number} - {function.__name__}{skip}", flush=True)
-    print(f"1..{len(cases)}")
-    sys.exit(failed > 0)
 
 
 main()
