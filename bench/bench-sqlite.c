@@ -236,6 +236,33 @@ static void close_side(struct side *side)
 	samples_free(&side->rates);
 }
 
+/* A database exists as long as somebody has it open, and has its page size from its first table;
+ * ":memory:" is another one each time, and keeps SQLite's own. */
+static void prepare_sized(struct side *side, int rows, int page_size)
+{
+	sqlite3 *first = open_uri(side->uri);
+
+	must(first, "PRAGMA page_size=%d; CREATE TABLE page_size_is_fixed(a)", page_size);
+	prepare_side(side, rows);
+	sqlite3_close(first);
+}
+
+/* Transactions a second. */
+static double turn_of(struct side *side, int rows, int count)
+{
+	double began, rate;
+
+	if (side->snapshot)
+		must(side->connection, "SELECT cow_snapshot('turn')");
+	began = seconds_of(CLOCK_MONOTONIC);
+	for (int i = 0; i < count; i++)
+		transact(side, rows);
+	rate = count / (seconds_of(CLOCK_MONOTONIC) - began);
+	if (side->snapshot)
+		must(side->connection, "SELECT cow_drop('turn')");
+	return rate;
+}
+
 static void throughput(int page_size)
 {
 	struct side sides[] = {
@@ -249,37 +276,19 @@ static void throughput(int page_size)
 	};
 	enum { SIDES = sizeof(sides) / sizeof(sides[0]) };
 	int rows = options.quick ? 5000 : 100000, count = options.quick ? 500 : 15000;
-	int turn, i, j;
+	int turn, i;
 
 	bench_section("throughput: %d rows, page size %d, %d small transactions a turn", rows,
 		      page_size, count);
-	for (i = 0; i < SIDES; i++) {
-		sqlite3 *first = open_uri(sides[i].uri);
-
-		must(first, "PRAGMA page_size=%d; CREATE TABLE page_size_is_fixed(a)", page_size);
-		if (strcmp(sides[i].uri, ":memory:") == 0) {
-			sqlite3_close(first);
-			prepare_side(&sides[i], rows);
-		} else {
-			prepare_side(&sides[i], rows);
-			sqlite3_close(first);
-		}
-	}
+	for (i = 0; i < SIDES; i++)
+		prepare_sized(&sides[i], rows, page_size);
 	for (turn = -WARM_UP; turn < (int)options.runs; turn++) {
 		for (i = 0; i < SIDES; i++) {
 			struct side *side = &sides[(i + turn + WARM_UP) % SIDES];
-			double began;
+			double rate = turn_of(side, rows, count);
 
-			if (side->snapshot)
-				must(side->connection, "SELECT cow_snapshot('turn')");
-			began = seconds_of(CLOCK_MONOTONIC);
-			for (j = 0; j < count; j++)
-				transact(side, rows);
 			if (turn >= 0)
-				samples_add(&side->rates,
-					    count / (seconds_of(CLOCK_MONOTONIC) - began));
-			if (side->snapshot)
-				must(side->connection, "SELECT cow_drop('turn')");
+				samples_add(&side->rates, rate);
 		}
 	}
 	for (i = 0; i < SIDES; i++)

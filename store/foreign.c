@@ -31,6 +31,11 @@ int foreign_complain(const struct foreign *foreign, int error, const char *what)
 	return error;
 }
 
+static uint64_t least(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
 static uint64_t cluster_bytes(const struct foreign *foreign)
 {
 	return (uint64_t)1 << foreign->header.cluster_bits;
@@ -69,7 +74,6 @@ static int read_l1(struct foreign *foreign)
 	const struct qcow2_header *header = &foreign->header;
 	uint64_t needed = div_up(header->size, table_reach(foreign));
 	uint64_t bytes = (uint64_t)header->l1_entries * 8;
-	int r;
 
 	if (header->l1_entries < needed || bytes > L1_BYTES_MAX ||
 	    header->l1_offset % cluster_bytes(foreign) != 0 ||
@@ -81,14 +85,12 @@ static int read_l1(struct foreign *foreign)
 	foreign->l2 = sys_alloc(cluster_bytes(foreign));
 	if (!foreign->l1 || !foreign->l2)
 		return -ENOMEM;
-	r = io_read(foreign->fd, foreign->l1, bytes, header->l1_offset);
-	return r;
+	return io_read(foreign->fd, foreign->l1, bytes, header->l1_offset);
 }
 
 static int read_header(struct foreign *foreign)
 {
-	size_t bytes = foreign->file_bytes < HEADER_BYTES_MAX ? foreign->file_bytes :
-								HEADER_BYTES_MAX;
+	size_t bytes = least(foreign->file_bytes, HEADER_BYTES_MAX);
 	unsigned char *start = sys_alloc(bytes + 1);
 	struct qcow2_header *header = &foreign->header;
 	const char *refused;
@@ -103,8 +105,9 @@ static int read_header(struct foreign *foreign)
 	if (r == -EINVAL)
 		return foreign_complain(foreign, r, "it is no qcow2 image");
 	if (r < 0)
-		return foreign_complain(foreign, r, "its header is damaged");
-	header->incompatible &= ~(uint64_t)1; /* not closed: that is about refcounts */
+		return foreign_complain(foreign, r,
+					r == -EUCLEAN ? "its header is damaged" : strerror(-r));
+	header->incompatible &= ~QCOW2_DIRTY; /* refcounts are not looked at */
 	refused = qcow2_refusal(header);
 	if (!refused && !can_unpack((enum qcow2_compression)header->compression))
 		refused = "zstd compression, which was not built in";
@@ -254,11 +257,6 @@ static bool is_nothing(uint64_t entry)
 static bool is_zero_entry(uint64_t entry)
 {
 	return !(entry & QCOW2_COMPRESSED) && (entry & QCOW2_ZERO);
-}
-
-static uint64_t least(uint64_t a, uint64_t b)
-{
-	return a < b ? a : b;
 }
 
 static int raw_status(struct foreign *foreign, uint64_t offset, uint64_t *length)

@@ -215,7 +215,7 @@ const char *qcow2_refusal(const struct qcow2_header *header)
 	if (header->crypt_method != 0 || header->has_encryption)
 		return "encryption";
 	for (unsigned bit = 0; bit < 64; bit++) {
-		if (!(header->incompatible >> bit & 1) || bit == 3)
+		if (!(header->incompatible & ~QCOW2_HAS_COMPRESSION & (uint64_t)1 << bit))
 			continue;
 		if (bit < sizeof(incompatible_names) / sizeof(incompatible_names[0]))
 			return incompatible_names[bit];

@@ -70,7 +70,9 @@
 #define QCOW2_MAGIC    0x514649fbu
 #define QCOW2_NAME_MAX 1023u
 
-/* Incompatible feature bit: the header says how clusters are compressed. */
+/* Incompatible feature bits: it was not closed, and refcounts may be wrong; the header says how
+ * clusters are compressed. */
+#define QCOW2_DIRTY           ((uint64_t)1 << 0)
 #define QCOW2_HAS_COMPRESSION ((uint64_t)1 << 3)
 enum qcow2_compression { QCOW2_ZLIB = 0, QCOW2_ZSTD = 1 };
 

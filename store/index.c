@@ -67,9 +67,9 @@ struct index_entry *index_find(const struct index *index, const struct layer_id 
 {
 	struct index_entry wanted = { .id = *id }, *key = &wanted, **found;
 
-	found = index->count == 0 ?
-			NULL :
-			bsearch(&key, index->by_id, index->count, sizeof(index->by_id[0]), by_id);
+	if (index->count == 0)
+		return NULL;
+	found = bsearch(&key, index->by_id, index->count, sizeof(index->by_id[0]), by_id);
 	return found ? *found : NULL;
 }
 

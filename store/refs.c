@@ -97,8 +97,9 @@ const struct tag *refs_find_tag(const struct refs *refs, const char *name)
 {
 	size_t at = tag_index(refs, name);
 
-	return at < refs->tag_count && strcmp(refs->tags[at].name, name) == 0 ? &refs->tags[at] :
-										NULL;
+	if (at >= refs->tag_count || strcmp(refs->tags[at].name, name) != 0)
+		return NULL;
+	return &refs->tags[at];
 }
 
 int refs_set_tag(struct refs *refs, const char *name, const struct layer_id *id)

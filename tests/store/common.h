@@ -27,16 +27,16 @@ TAP_MAYBE_UNUSED static void scratch_remove(void)
 
 TAP_MAYBE_UNUSED static const char *scratch_in(const char *in)
 {
+	const char *root = getenv("BUILD_ROOT");
 	static bool known;
 
 	if (!known)
 		atexit(scratch_remove);
 	known = true;
 	scratch_remove();
-	snprintf(scratch_path, sizeof(scratch_path), "%s/store-XXXXXX",
-		 in                           ?:
-			 getenv("BUILD_ROOT") ?:
-						".");
+	if (in)
+		root = in;
+	snprintf(scratch_path, sizeof(scratch_path), "%s/store-XXXXXX", root ? root : ".");
 	if (!mkdtemp(scratch_path))
 		bail("no directory: %s", strerror(errno));
 	return scratch_path;
