@@ -41,13 +41,14 @@ static uint64_t checksum(uint64_t sum, const void *bytes, size_t length)
 
 static int open_image(const struct bench *bench, const struct bgsave_plan *plan)
 {
-	char path[4200];
+	char path[4200] = "/dev/null";
+	int fd;
 
-	if (plan->keep_in_memory)
-		return open("/dev/null", O_WRONLY | O_CLOEXEC);
-	if (snprintf(path, sizeof(path), "%s/image", bench->directory) >= (int)sizeof(path))
-		return -1;
-	return open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (!plan->keep_in_memory &&
+	    snprintf(path, sizeof(path), "%s/image", bench->directory) >= (int)sizeof(path))
+		return -ENAMETOOLONG;
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	return fd < 0 ? -errno : fd;
 }
 
 /* --- the writer --- */
@@ -162,29 +163,38 @@ static int enter_limit(const struct bgsave_plan *plan)
 
 /* --- by fork() --- */
 
-/* In the child: saves, tells the checksum, and stays until it is told to go. */
+/* In the child: saves, tells the checksum, and stays until it is told to go. Ends with an errno. */
 __attribute__((noreturn)) static void save_in_child(const struct bench *bench,
 						    const struct bgsave_plan *plan,
 						    const char *memory, int tell, int go)
 {
-	int fd = open_image(bench, plan);
+	int fd = open_image(bench, plan), error = fd < 0 ? fd : 0;
 	uint64_t sum = 0, at;
 	char byte;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	/* Saving takes longer than writing: the writer is through before the image is. */
 	if (plan->all && read(go, &byte, 1) != 1)
-		_exit(1);
-	for (at = 0; fd >= 0 && at < plan->bytes; at += CHUNK) {
+		_exit(EPIPE);
+	for (at = 0; error == 0 && at < plan->bytes; at += CHUNK) {
 		sum = checksum(sum, memory + at, CHUNK);
-		if (fd_write_all(fd, memory + at, CHUNK) < 0)
-			_exit(1);
+		error = fd_write_all(fd, memory + at, CHUNK);
 	}
-	if (fd < 0 || write(tell, &sum, sizeof(sum)) != (ssize_t)sizeof(sum))
-		_exit(1);
-	if (read(go, &byte, 1) != 1)
-		_exit(1);
-	_exit(0);
+	if (error == 0)
+		error = fd_write_all(tell, &sum, sizeof(sum));
+	if (error == 0 && read(go, &byte, 1) != 1)
+		error = -EPIPE;
+	_exit(-error);
+}
+
+/* Why nothing came from the child: what it ended with, or -ECHILD where it was killed. */
+static int child_error(pid_t pid)
+{
+	int status = 0;
+
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return WIFEXITED(status) && WEXITSTATUS(status) ? -WEXITSTATUS(status) : -ECHILD;
 }
 
 static void look_at_child(pid_t child, const struct bench_memory *before, double *values)
@@ -229,9 +239,8 @@ static int run_fork(struct bench *bench, const struct bgsave_plan *plan, struct 
 	write_load(load);
 	if (plan->all && write(go[1], "", 1) != 1)
 		return -EPIPE;
-	/* Nothing comes where the child was killed. */
 	if (read(tell[0], &sum, sizeof(sum)) != (ssize_t)sizeof(sum))
-		return -ECHILD;
+		return child_error(pid);
 	look_at_child(pid, &before, values);
 	if (write(go[1], "", 1) != 1)
 		return -EPIPE;
@@ -305,7 +314,7 @@ static void *save_in_thread(void *context)
 	uint64_t at;
 
 	if (fd < 0 || !buffer)
-		saver->error = -EIO;
+		saver->error = fd < 0 ? fd : -ENOMEM;
 	wait_for_writer(saver);
 	for (at = 0; at < saver->plan->bytes && !saver->error; at += CHUNK) {
 		saver->error = cow_snapshot_read(saver->snapshot, at, buffer, CHUNK);

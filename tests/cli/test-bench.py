@@ -180,6 +180,26 @@ def places_that_cannot_be_written():
 
 
 @case
+def a_full_disk_is_named():
+    """What a saving child could not write is said, and not that it is gone."""
+    if not ROOT:
+        raise Skip("needs root, to mount a small file system")
+    place = os.path.join(tmp, "small")
+    os.mkdir(place)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place]
+    done = subprocess.run(mount, stderr=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        raise Skip(f"nothing can be mounted here: {done.stderr.strip()}")
+    try:
+        done = run("--tiny", "--directory", place, "bgsave")
+        left = os.listdir(place)
+    finally:
+        subprocess.run(["umount", place], check=True)
+    check(done.returncode == 1 and "No space left on device" in done.stdout, done.stdout[-500:])
+    check(not left, f"{left} is left behind")
+
+
+@case
 def rows_on_standard_output():
     """- is no file of that name, and the text makes way."""
     where = os.path.join(tmp, "dash")
