@@ -307,6 +307,37 @@ TEST(a_chain_of_more_layers_than_descriptors)
 	cow_store_close(store);
 }
 
+/* As the log says, where there is no copy. */
+TEST(without_head_the_newest_layer_is_imported)
+{
+	struct cow_store *store = open_store(quick_scratch(), COW_STORE_CREATE), *other;
+	struct cow_restore_options options = COW_RESTORE_OPTIONS_INIT;
+	struct cow_region *region = new_region(10), *restored = NULL;
+	char id[COW_ID_LENGTH], newest[300], path[300];
+
+	save_layers(store, region, 3);
+	put(region, 5, 79);
+	is_errno(save(store, region, NULL, id), 0, "the newest");
+	cow_store_close(store);
+	is_int(run("rm '%s/HEAD'", scratch_path), 0, "HEAD is lost");
+	cow_log_set(note_message, NULL);
+	is_errno(cow_store_open(scratch_path, COW_STORE_CREATE, &other), -EUCLEAN, "not opened");
+	ok(strstr(logged.last, "import the newest layer") != NULL, "the log says what to do: %s",
+	   logged.last);
+	cow_log_set(NULL, NULL);
+	snprintf(newest, sizeof(newest), "%s/%s.qcow2", scratch_path, id);
+	snprintf(path, sizeof(path), "%s/new", scratch_path);
+	other = open_store(path, COW_STORE_CREATE);
+	is_errno(cow_store_import(other, newest, NULL, NULL), 0, "imported");
+	options.trap = TEST_TRAP;
+	is_errno(cow_store_restore(other, NULL, &options, &restored), 0, "restored");
+	ok(restored && memcmp(page_of(restored, 0), page_of(region, 0), 10 * PAGE) == 0,
+	   "everything is there");
+	cow_region_free(restored);
+	cow_region_free(region);
+	cow_store_close(other);
+}
+
 /* As the log says where HEAD is damaged. What was saved since is not taken for what an interrupted
  * save has left. */
 TEST(an_old_copy_of_head_loses_nothing)
@@ -336,4 +367,5 @@ TAP_MAIN(CASE(an_import_that_fails_leaves_nothing),
 	 CASE(an_image_that_changes_while_it_is_imported_is_refused), CASE(a_pipe_is_no_image),
 	 CASE(a_save_that_cannot_be_taken_back_never_becomes_a_layer),
 	 CASE(layers_that_are_gone_are_forgotten), CASE(a_chain_of_more_layers_than_descriptors),
-	 CASE(a_new_store_is_on_the_disk), CASE(an_old_copy_of_head_loses_nothing))
+	 CASE(a_new_store_is_on_the_disk), CASE(without_head_the_newest_layer_is_imported),
+	 CASE(an_old_copy_of_head_loses_nothing))
