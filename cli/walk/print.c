@@ -201,19 +201,21 @@ static void print_pages_meant(const struct walk *walk)
 
 static void print_legend(const struct walk *walk)
 {
-	if (walk->sees_frames) {
-		puts("Of the processes: frame number, how often it is mapped, what the next write "
-		     "meets (ro: a\nfault), flags (anonymous, swap-backed, dirty, lru, mapped, "
-		     "thp, ksm, zero page), 2M: one entry\nmaps a huge page.");
-	} else {
-		puts("Of the processes: whether the page is shared or alone, and what the next "
-		     "write meets (ro: a\nfault). Frame numbers, map counts and flags are hidden: "
-		     "they need CAP_SYS_ADMIN.");
-	}
-	puts("Of libcow's core on its software MMU: the parent's window, copies kept for the "
-	     "child, the child's\nown memory; how many read it. Its snapshot outlives what the "
-	     "child wrote: where the kernel\nreuses 'both', libcow keeps a copy. Pages of files "
-	     "are the kernel's alone.");
+	output_wrap(
+		stdout, 0,
+		walk->sees_frames ?
+			"Of the processes: frame number, how often it is mapped, what the next "
+			"write meets (ro: a fault), flags (d dirty, l LRU, m mapped, a anonymous, "
+			"b swap-backed, k KSM, t huge, z zero page), 2M: one entry maps a huge "
+			"page." :
+			"Of the processes: whether the page is shared or alone, and what the next "
+			"write meets (ro: a fault). Frame numbers, map counts and flags are "
+			"hidden: they need CAP_SYS_ADMIN.");
+	output_wrap(stdout, 0,
+		    "Of libcow's core on its software MMU: the parent's window, copies kept for "
+		    "the child, the child's own memory; how many read it. Its snapshot outlives "
+		    "what the child wrote: where the kernel reuses 'both', libcow keeps a copy. "
+		    "Pages of files are the kernel's alone.");
 	if (walk->huge_missing)
 		puts("There was no huge page to be had: those rows are small pages.");
 }

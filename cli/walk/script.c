@@ -73,7 +73,7 @@ static const struct plan {
 	},
 	{
 		.name = "parent writes",
-		.what = "copied where the child still has the page, reused where it has gone",
+		.what = "copied where the child still has the page, else reused",
 		.writes = { { WALK_BY_PARENT, WALK_BOTH },
 			    { WALK_BY_PARENT, WALK_PARENT },
 			    { WALK_BY_PARENT, WALK_HUGE } },
@@ -86,7 +86,7 @@ static const struct plan {
 	},
 	{
 		.name = "parent writes the last",
-		.what = "still protected by the fork, but nobody else has it: reused",
+		.what = "still protected, but nobody else has it: reused",
 		.writes = { { WALK_BY_PARENT, WALK_LAST } },
 		.write_count = 1,
 	},
