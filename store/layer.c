@@ -318,14 +318,6 @@ bool layer_is_stale(const struct layer *layer)
 	return sys_file_size(layer->fd, &bytes, &links) == 0 && links == 0;
 }
 
-struct layer *layer_get(struct layer *layer)
-{
-	pthread_mutex_lock(&layer->store->layers_mutex);
-	layer->refs++;
-	pthread_mutex_unlock(&layer->store->layers_mutex);
-	return layer;
-}
-
 void layer_close(struct layer *layer)
 {
 	struct cow_store *store;

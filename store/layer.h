@@ -60,7 +60,6 @@ extern uint64_t layer_patience_ns;
 /* Opens a layer, or takes one more reference. -ENOENT, -EUCLEAN, -EBUSY: somebody is removing it,
  * and does not end; and what the calls give. */
 int layer_open(struct cow_store *store, const struct layer_id *id, struct layer **ret_layer);
-struct layer *layer_get(struct layer *layer);
 /* Likewise, of what a name stands for just now (store_resolve). */
 int layer_open_named(struct cow_store *store, const char *name, struct layer **ret_layer);
 void layer_close(struct layer *layer); /* NULL-safe */

@@ -32,8 +32,9 @@ static struct cached_chain *take_chain(struct cow_store *store, const struct lay
 	return NULL;
 }
 
-/* Under chains_mutex. */
-static void trim(struct cow_store *store, unsigned most)
+/* Under chains_mutex. Those that were not used for longest go, but not the first, which was used just
+ * now. */
+static void trim(struct cow_store *store)
 {
 	struct cached_chain **link = &store->chains;
 	unsigned layers = 0;
@@ -42,7 +43,7 @@ static void trim(struct cow_store *store, unsigned most)
 		struct cached_chain *cached = *link;
 
 		layers += cached->chain->depth;
-		if (layers <= most || cached->users > 0 || (most > 0 && link == &store->chains)) {
+		if (layers <= CACHED_LAYERS || cached->users > 0 || link == &store->chains) {
 			link = &cached->next;
 			continue;
 		}
@@ -51,13 +52,6 @@ static void trim(struct cow_store *store, unsigned most)
 		chain_close(cached->chain);
 		sys_free(cached);
 	}
-}
-
-void offload_forget(struct cow_store *store)
-{
-	pthread_mutex_lock(&store->chains_mutex);
-	trim(store, 0);
-	pthread_mutex_unlock(&store->chains_mutex);
 }
 
 static int open_chain(struct cow_store *store, const struct layer_id *id,
@@ -92,7 +86,7 @@ static int use_chain(struct cow_store *store, const struct layer_id *id,
 		cached->users++;
 		cached->next = store->chains;
 		store->chains = cached;
-		trim(store, CACHED_LAYERS);
+		trim(store);
 		*ret_cached = cached;
 	}
 	pthread_mutex_unlock(&store->chains_mutex);

@@ -18,7 +18,4 @@
 int offload_new(struct cow_store *store, const struct layer_id *id, uint64_t sequence,
 		struct backing **ret_backing);
 
-/* Closes the chains that nobody reads just now; with the last use of the store. */
-void offload_forget(struct cow_store *store);
-
 #endif

@@ -216,11 +216,6 @@ int writer_clone(struct writer *writer, const uint64_t guest[], unsigned count, 
 	return 0;
 }
 
-uint64_t writer_bytes(const struct writer *writer)
-{
-	return (writer->next - writer->layout.data) * CLUSTER;
-}
-
 /* --- beginning and end --- */
 
 void writer_abort(struct writer *writer)

@@ -58,7 +58,4 @@ int writer_clone(struct writer *writer, const uint64_t guest[], unsigned count, 
 int writer_finish(struct writer *writer, struct footer *ret_footer);
 void writer_abort(struct writer *writer); /* NULL-safe */
 
-/* Bytes of content written so far. */
-uint64_t writer_bytes(const struct writer *writer);
-
 #endif
