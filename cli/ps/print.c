@@ -297,7 +297,7 @@ static void print_source(const struct ps_result *result)
 	if (result->unreadable)
 		printf("# %zu left out: their files in /proc make no sense\n", result->unreadable);
 	if (result->denied)
-		printf("# of %zu only RSS could be had, they are in no sum; more needs root or "
+		printf("# of %zu only RSS could be had, in no sum; more needs root or "
 		       "CAP_SYS_PTRACE\n",
 		       result->denied);
 }

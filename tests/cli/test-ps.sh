@@ -159,7 +159,7 @@ assert report["total"]["rss_bytes"] == own["rss_bytes"], report["total"]
 assert report["total"]["unique_bytes"] is None
 END
 		run nobody "$tmp/cow" ps "$sleeper" $$
-		contains "$out" "# of 1 only RSS could be had, they are in no sum; more needs root or CAP_SYS_PTRACE" \
+		contains "$out" "# of 1 only RSS could be had, in no sum; more needs root or CAP_SYS_PTRACE" \
 			"nobody: what is missing is told"
 		contains "$out" "unknown, at least the sum of PSS: frame numbers need CAP_SYS_ADMIN" \
 			"nobody: and why"
