@@ -61,6 +61,12 @@ int next_sequence(struct cow_store *store, uint64_t *ret_sequence)
 	if (r < 0)
 		return r;
 	store->unswept = false;
+	if (store->refs.sequence >= SEQUENCE_MAX) {
+		store_complain(store, NAME_HEAD,
+			       "no number is left for a new layer: somebody made one with the "
+			       "highest there is; import the newest into a new store");
+		return -EOVERFLOW;
+	}
 	*ret_sequence = store->refs.sequence + 1;
 	return 0;
 }

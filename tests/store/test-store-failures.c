@@ -4,6 +4,7 @@
  * a new store, in tidying up after a failure; and what people do to HEAD.
  */
 #include "store/io.h"
+#include "store/store.h"
 #include "sys/sys.h"
 #include "tests/resources.h"
 #include "tests/store/common.h"
@@ -307,6 +308,23 @@ TEST(a_chain_of_more_layers_than_descriptors)
 	cow_store_close(store);
 }
 
+/* No program gets there by saving; a file that somebody made does at once. */
+TEST(numbers_that_are_used_up)
+{
+	struct cow_store *store = open_store(quick_scratch(), COW_STORE_CREATE);
+	struct cow_region *region = new_region(10);
+
+	save_layers(store, region, 1);
+	store->refs.sequence = SEQUENCE_MAX - 1;
+	save_layers(store, region, 1);
+	put(region, 3, 80);
+	is_errno(save(store, region, NULL, NULL), -EOVERFLOW, "no save after the last number");
+	is_errno(cow_store_verify(store, NULL, NULL, NULL, NULL), 0, "verified");
+	is_u64(count_layers(store), 2, "layers");
+	cow_region_free(region);
+	cow_store_close(store);
+}
+
 /* As the log says, where there is no copy. */
 TEST(without_head_the_newest_layer_is_imported)
 {
@@ -367,5 +385,5 @@ TAP_MAIN(CASE(an_import_that_fails_leaves_nothing),
 	 CASE(an_image_that_changes_while_it_is_imported_is_refused), CASE(a_pipe_is_no_image),
 	 CASE(a_save_that_cannot_be_taken_back_never_becomes_a_layer),
 	 CASE(layers_that_are_gone_are_forgotten), CASE(a_chain_of_more_layers_than_descriptors),
-	 CASE(a_new_store_is_on_the_disk), CASE(without_head_the_newest_layer_is_imported),
-	 CASE(an_old_copy_of_head_loses_nothing))
+	 CASE(a_new_store_is_on_the_disk), CASE(numbers_that_are_used_up),
+	 CASE(without_head_the_newest_layer_is_imported), CASE(an_old_copy_of_head_loses_nothing))
