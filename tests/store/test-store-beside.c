@@ -9,6 +9,8 @@
  */
 #include "store/io.h"
 #include "store/layer.h"
+#include "store/packer.h"
+#include "store/rewrite.h"
 #include "tests/store/common.h"
 
 enum { LAYERS = 6, PAGES = 600 };
@@ -53,6 +55,15 @@ static int cut_chains(void)
 	struct cow_compact_options options = COW_COMPACT_OPTIONS_INIT;
 
 	options.depth_max = 1;
+	return cow_store_compact(beside.writer, &options, NULL);
+}
+
+static int compress(void)
+{
+	struct cow_compact_options options = COW_COMPACT_OPTIONS_INIT;
+
+	rewrite_pack_from = 1; /* however small */
+	options.flags = COW_COMPACT_COMPRESS;
 	return cow_store_compact(beside.writer, &options, NULL);
 }
 
@@ -253,6 +264,15 @@ TEST(beside_chains_that_are_cut)
 	check_all("compact to one parent", cut_chains);
 }
 
+TEST(beside_layers_that_are_compressed)
+{
+	if (!packer_is_there()) {
+		skip("built without zstd");
+		return;
+	}
+	check_all("compress", compress);
+}
+
 TEST(beside_a_head_that_is_given_up)
 {
 	check_all("delete", give_up_head);
@@ -269,5 +289,5 @@ TEST(beside_a_head_that_is_replaced)
 }
 
 TAP_MAIN(CASE(beside_a_writer_that_does_not_go_on), CASE(beside_a_compaction),
-	 CASE(beside_chains_that_are_cut), CASE(beside_a_head_that_is_given_up),
-	 CASE(beside_a_head_that_is_replaced))
+	 CASE(beside_chains_that_are_cut), CASE(beside_layers_that_are_compressed),
+	 CASE(beside_a_head_that_is_given_up), CASE(beside_a_head_that_is_replaced))
