@@ -456,6 +456,7 @@ const struct command command_bench = {
 	.options = options,
 	.max_operands = UINT_MAX >> 1,
 	.operands = names,
+	.files = true, /* of --merge */
 	.json = COMMAND_JSON_FILE,
 	.run = run,
 };

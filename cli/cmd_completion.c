@@ -62,6 +62,9 @@ static void bash_verb(const struct command *command)
 {
 	printf("\t%s) words=\"", command->name);
 	print_operands(command);
+	printf("\" files=\"%s\" options=\"", command->stop_at_operand ? "-c -f" :
+					     command->files           ? "-f" :
+									"");
 	command_each_option(command, bash_option, NULL);
 	printf("\" ;;\n");
 }
@@ -71,7 +74,7 @@ static void print_bash(void)
 	printf("# Completion of cow for bash, made by: cow completion bash\n"
 	       "_cow() {\n"
 	       "\tlocal current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]}\n"
-	       "\tlocal verb=${COMP_WORDS[1]} words=\n"
+	       "\tlocal verb=${COMP_WORDS[1]} words= files= options=\n"
 	       "\tif [ \"$COMP_CWORD\" -eq 1 ]; then\n"
 	       "\t\tCOMPREPLY=($(compgen -W '");
 	each_verb(print_name);
@@ -82,13 +85,20 @@ static void print_bash(void)
 	       "\t-:-");
 	each_verb(bash_verb_paths);
 	printf(")\n"
-	       "\t\tCOMPREPLY=($(compgen -f -- \"$current\"))\n"
+	       "\t\tmapfile -t COMPREPLY < <(compgen -f -- \"$current\")\n"
 	       "\t\treturn ;;\n"
 	       "\tesac\n"
 	       "\tcase $verb in\n");
 	each_verb(bash_verb);
 	printf("\tesac\n"
+	       "\tif [[ $current == -* || -z $words$files ]]; then\n"
+	       "\t\tCOMPREPLY=($(compgen -W \"$options\" -- \"$current\"))\n"
+	       "\t\treturn\n"
+	       "\tfi\n"
 	       "\tCOMPREPLY=($(compgen -W \"$words\" -- \"$current\"))\n"
+	       "\tif [ -n \"$files\" ] && [[ -z $words || $COMP_CWORD -gt 2 ]]; then\n"
+	       "\t\tmapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen $files -- \"$current\")\n"
+	       "\tfi\n"
 	       "}\n"
 	       "complete -o filenames -F _cow cow\n");
 }
@@ -134,6 +144,10 @@ static void zsh_verb(const struct command *command)
 		print_operands(command);
 		printf(")'");
 	}
+	if (command->stop_at_operand)
+		printf(" \\\n\t\t\t'*::command:_normal'");
+	else if (command->files)
+		printf(" \\\n\t\t\t'*:file:_files'");
 	printf(" ;;\n");
 }
 
@@ -191,6 +205,8 @@ static void fish_verb(const struct command *command)
 		print_operands(command);
 		printf("'\n");
 	}
+	if (command->files || command->stop_at_operand)
+		printf("complete -c cow -n '__fish_seen_subcommand_from %s' -F\n", command->name);
 }
 
 static void print_fish(void)

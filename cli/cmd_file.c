@@ -100,6 +100,7 @@ const struct command command_file = {
 	.options = options,
 	.min_operands = 1,
 	.max_operands = UINT_MAX >> 1,
+	.files = true,
 	.json = COMMAND_JSON_STDOUT,
 	.run = run,
 };

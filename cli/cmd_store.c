@@ -325,6 +325,7 @@ const struct command command_store = {
 	.min_operands = 1,
 	.max_operands = 4,
 	.operands = action_names,
+	.files = true,
 	.json = COMMAND_JSON_STDOUT,
 	.run = run,
 };

@@ -68,6 +68,7 @@ struct command {
 	const struct command_option *options; /* ends with an all-zero entry; or NULL */
 	unsigned int min_operands, max_operands;
 	const char *const *operands; /* words that complete the first operand, NULL-terminated */
+	bool files;                  /* operands, those words aside, are files or directories */
 	enum command_json json;
 	bool stop_at_operand; /* what follows the first one is a program's arguments */
 	bool hidden;          /* not in help */

@@ -133,11 +133,19 @@ is "$status" 0 "closed standard input and error do no harm"
 
 # Completions.
 ok "bash reads its completion" sh -c "$COW completion bash | bash -n"
-for word in "cow v:version" "cow version --j:--json" "cow help ver:version"; do
+for word in "cow v:version" "cow version --j:--json" "cow help ver:version" "cow store lo:log" \
+	"cow stat --tr:--tree"; do
 	typed=${word%:*}
 	is "$(bash -c 'eval "$($1 completion bash)"; COMP_WORDS=($2)
 		COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _cow; echo "${COMPREPLY[*]}"' - "$COW" "$typed")" \
 		"${word#*:}" "bash completes '$typed'"
+done
+mkdir "$tmp/place"
+echo x >"$tmp/place/a name"
+for typed in "file $tmp/place/a" "store log $tmp/place/a" "stat $tmp/place/a" "walk --svg $tmp/place/a"; do
+	is "$(bash -c 'eval "$($1 completion bash)"; COMP_WORDS=(cow $2)
+		COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _cow; printf %s "${COMPREPLY[@]}"' _ "$COW" "$typed")" \
+		"$tmp/place/a name" "bash completes a file after '${typed%% *}'"
 done
 for shell in zsh fish; do
 	if command -v $shell >/dev/null 2>&1; then
