@@ -199,7 +199,7 @@ static void bench_first_write_size(size_t size, bool at_random)
 
 	fill_region(region, 1);
 	memset(memory, 1, size);
-	for (unsigned i = 0; i < options.runs + 2; i++) {
+	for (unsigned i = 0; i < options.runs + BENCH_WARM_UP; i++) {
 		struct cow_region *new = new_region(size, NULL);
 		double k, k2, o, f;
 
@@ -209,7 +209,7 @@ static void bench_first_write_size(size_t size, bool at_random)
 		f = first_writes_region(new, order, pages);
 		k2 = first_writes_kernel(memory, order, pages);
 		cow_region_free(new);
-		if (i < 2)
+		if (i < BENCH_WARM_UP)
 			continue;
 		samples_add(&ours, o);
 		samples_add(&kernel, k);
@@ -263,12 +263,12 @@ static void bench_many_alive(void)
 		write_page(many, i);
 		alive[i] = snapshot(many);
 	}
-	for (unsigned i = 0; i < 3 * options.runs + 2; i++) {
+	for (unsigned i = 0; i < 3 * options.runs + BENCH_WARM_UP; i++) {
 		double a = first_writes_region(one, order, pages);
 		double b = first_writes_region(many, order, pages);
 		double c = first_writes_region(twin, order, pages);
 
-		if (i < 2)
+		if (i < BENCH_WARM_UP)
 			continue;
 		samples_add(&ratio, b / a);
 		samples_add(&control, c / a);

@@ -28,7 +28,6 @@
 
 #include "bench/harness.h"
 
-#define WARM_UP       2
 #define WRITTEN       25 /* each child writes one page in so many */
 #define TRIALS        20 /* of the interval */
 #define LEADER        "cow-bench-leader"
@@ -325,8 +324,8 @@ static void measure_tree(const struct population *population)
 		      "%.1f GB unique",
 		      population->children + 1, sum_of(population, "Rss") / 1e9,
 		      sum_of(population, "Pss") / 1e9);
-	for (i = 0; i < WARM_UP + options.runs; i++)
-		turn(&times, i >= WARM_UP,
+	for (i = 0; i < BENCH_WARM_UP + options.runs; i++)
+		turn(&times, i >= BENCH_WARM_UP,
 		     (const char *[]){ "smem", "-P", "^cow-bench-[lco]", "-c", "pid uss pss rss",
 				       NULL },
 		     (const char *[]){ "smemstat", "-p", list, NULL },
@@ -378,8 +377,8 @@ static void measure_half(const struct population *population)
 		arguments[3 + count] = pids[count];
 		count++;
 	}
-	for (i = 0; i < WARM_UP + options.runs; i++)
-		turn(&times, i >= WARM_UP,
+	for (i = 0; i < BENCH_WARM_UP + options.runs; i++)
+		turn(&times, i >= BENCH_WARM_UP,
 		     (const char *[]){ "smem", "-P", CHILD_PATTERN, "-c", "pid uss pss rss", NULL },
 		     (const char *[]){ "smemstat", "-p", list, NULL }, arguments, NULL);
 	show_times(&times, 1.5);

@@ -25,7 +25,7 @@
 
 #include "bench/harness.h"
 
-enum { SCANNERS = 3, WARM_UP = 2 };
+enum { SCANNERS = 3 };
 
 static struct bench_options options;
 static char directory[256]; /* a temporary one */
@@ -282,9 +282,9 @@ static void throughput(int page_size)
 		      page_size, count);
 	for (i = 0; i < SIDES; i++)
 		prepare_sized(&sides[i], rows, page_size);
-	for (turn = -WARM_UP; turn < (int)options.runs; turn++) {
+	for (turn = -(int)BENCH_WARM_UP; turn < (int)options.runs; turn++) {
 		for (i = 0; i < SIDES; i++) {
-			struct side *side = &sides[(i + turn + WARM_UP) % SIDES];
+			struct side *side = &sides[(i + turn + (int)BENCH_WARM_UP) % SIDES];
 			double rate = turn_of(side, rows, count);
 
 			if (turn >= 0)

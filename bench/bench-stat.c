@@ -262,7 +262,7 @@ static void measure_cost(const char *part, const char *kind, const char *count, 
 	unsigned turn;
 	size_t i;
 
-	for (turn = 0; turn < options.runs + 2; turn++) {
+	for (turn = 0; turn < options.runs + BENCH_WARM_UP; turn++) {
 		for (i = 0; i < WAYS; i++) {
 			if (!wants(part, &ways[i]))
 				continue;
@@ -270,7 +270,7 @@ static void measure_cost(const char *part, const char *kind, const char *count, 
 			plain = run_work(NULL, kind, count);
 			time = run_work(&ways[i], kind, count);
 			check(plain > 0 && time > 0, "the work failed");
-			if (turn >= 2)
+			if (turn >= BENCH_WARM_UP)
 				samples_add(&ways[i].ratios, 100 * (time / plain - 1));
 		}
 	}
@@ -297,10 +297,10 @@ static void measure_start(void)
 	for (i = 0; i < BACKENDS; i++) {
 		if (!ways[i].works)
 			continue;
-		for (turn = 0; turn < options.runs + 2; turn++) {
+		for (turn = 0; turn < options.runs + BENCH_WARM_UP; turn++) {
 			began = now_us();
 			first = run_work(&ways[i], "now", "0") * 1e6;
-			if (turn < 2)
+			if (turn < BENCH_WARM_UP)
 				continue;
 			samples_add(&whole, (now_us() - began) / 1e3);
 			samples_add(&start, (first - began) / 1e3);

@@ -227,13 +227,13 @@ void bench_latency(void)
 	madvise(ours.base, bytes, MADV_DONTFORK);
 	madvise(keeping.base, bytes, MADV_DONTFORK);
 	/* The slowest writes of a turn are few, so more turns than elsewhere. */
-	for (unsigned i = 0; i < 2 * options.runs + 2; i++) {
+	for (unsigned i = 0; i < 2 * options.runs + BENCH_WARM_UP; i++) {
 		struct turn fork = measure(&theirs, BY_FORK);
 		struct turn without = measure(&ours, NO_SAVE);
 		struct turn by_consume = measure(&ours, CONSUMED);
 		struct turn by_keeping = measure(&keeping, KEPT);
 
-		if (i < 2)
+		if (i < BENCH_WARM_UP)
 			continue;
 		samples_add(&floor, without.quantiles[QUANTILES - 1]);
 		add(&consumed, &by_consume, &fork);

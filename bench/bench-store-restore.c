@@ -117,14 +117,14 @@ static void bench_trap(unsigned t, const char *head)
 	bool peer = has_qemu();
 	char name[100];
 
-	for (unsigned i = 0; i < options.runs + 1; i++) {
+	for (unsigned i = 0; i < options.runs + BENCH_WARM_UP; i++) {
 		double theirs = peer ? convert(head) : 1;
 
 		if (!measure(traps[t].trap, &random, &turn)) {
 			bench_note("%s: not to be had here", traps[t].name);
 			break;
 		}
-		if (i == 0)
+		if (i < BENCH_WARM_UP)
 			continue;
 		ratio_add(&first, turn.first, theirs);
 		ratio_add(&all, turn.all, turn.eager);

@@ -73,14 +73,14 @@ void bench_full(void)
 
 	bench_section("Full save of %zu MiB", region_bytes() / MIB);
 	plain_write(path_of("raw"), cow_region_get_base(region), region_bytes());
-	for (unsigned i = 0; i < options.runs + 1; i++) {
+	for (unsigned i = 0; i < options.runs + BENCH_WARM_UP; i++) {
 		double ours, theirs, again, convert;
 
 		theirs = full_plain(region);
 		ours = full_ours(region);
 		again = full_plain(region);
 		convert = peer ? full_qemu(path_of("raw")) : 0;
-		if (i == 0)
+		if (i < BENCH_WARM_UP)
 			continue;
 		/* What follows convert is slower than what follows a save: before and after. */
 		ratio_add(&plain, ours, (theirs + again) / 2);
@@ -152,13 +152,13 @@ void bench_incremental(void)
 	save(store, region, 0, NULL);
 	if (peer)
 		run_command(NULL, "truncate -s %zu '%s'", region_bytes(), path_of("base.raw"));
-	for (unsigned i = 0; i < 2 * options.runs + 2; i++) {
+	for (unsigned i = 0; i < 2 * options.runs + BENCH_WARM_UP; i++) {
 		size_t *pages = dirty_pages(region, count, &random);
 		double theirs = incremental_plain(region, count), again;
 		double ours = save(store, region, 0, NULL);
 
 		again = incremental_plain(region, count);
-		if (i >= 2) {
+		if (i >= BENCH_WARM_UP) {
 			ratio_add(&plain, ours, theirs);
 			samples_add(&control, again / theirs);
 			if (peer && i % 2 == 0)
@@ -376,12 +376,12 @@ static void bench_reflink_mounted(void)
 	int fd = fragmented_file(region, &random);
 
 	save(store, region, 0, NULL);
-	for (unsigned i = 0; i < options.runs + 1; i++) {
+	for (unsigned i = 0; i < options.runs + BENCH_WARM_UP; i++) {
 		double theirs = reflink_turn(fd, region_bytes(), &random), ours;
 
 		free(dirty_pages(region, 100, &random));
 		ours = save(store, region, 0, NULL);
-		if (i > 0)
+		if (i >= BENCH_WARM_UP)
 			ratio_add(&ratio, ours, theirs);
 	}
 	bench_result("save of 100 pages, on XFS", "us", &ratio.ours, BOUND_NONE, 0);

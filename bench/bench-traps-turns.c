@@ -12,8 +12,6 @@
 
 #include "bench/bench-traps.h"
 
-#define UNCOUNTED 2u
-
 /* --- processes that take turns --- */
 
 enum { READY = 'r', NOT_HERE = 'n', TURN = 't' };
@@ -146,11 +144,11 @@ bool turns_take(struct turns *turns, const struct job *job, struct worker *basel
 	*turns = (struct turns){ .binds = job->variant->binds };
 	if (!worker_start(&worker, job))
 		return false;
-	for (unsigned turn = 0; turn < count + UNCOUNTED; turn++) {
+	for (unsigned turn = 0; turn < count + BENCH_WARM_UP; turn++) {
 		if (baseline)
 			worker_turn(baseline, theirs);
 		worker_turn(&worker, ours);
-		if (turn >= UNCOUNTED)
+		if (turn >= BENCH_WARM_UP)
 			turns_add(turns, ours, theirs);
 	}
 	worker_stop(&worker);

@@ -89,8 +89,9 @@ static void describe_machine(void)
 	printf("%s: Linux %s %s, %ld x %s, pages of %ld bytes, huge pages: %s\n", bench.name,
 	       kernel.release, kernel.machine, sysconf(_SC_NPROCESSORS_ONLN), cpu,
 	       sysconf(_SC_PAGESIZE), thp);
-	printf("%u turns after 2 that do not count, seed %llu%s\n", bench.options.runs,
-	       (unsigned long long)bench.options.seed, bench.options.quick ? ", quick" : "");
+	printf("%u turns after %u that do not count, seed %llu%s\n", bench.options.runs,
+	       BENCH_WARM_UP, (unsigned long long)bench.options.seed,
+	       bench.options.quick ? ", quick" : "");
 	json_object_object_add(machine, "kernel", json_object_new_string(kernel.release));
 	json_object_object_add(machine, "cpu", json_object_new_string(cpu));
 	json_object_object_add(machine, "cpus",

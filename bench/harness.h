@@ -25,6 +25,8 @@ struct bench_options {
 	const char *only; /* names of parts, comma between them; NULL: all */
 };
 
+#define BENCH_WARM_UP 2u /* turns of each measurement before those that count */
+
 /* Parses the command line, prints the header. Ends the process on --help and on bad usage. */
 void bench_begin(const char *name, const char *purpose, int argc, char **argv,
 		 struct bench_options *ret_options);
