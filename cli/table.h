@@ -27,7 +27,7 @@ struct table_column {
 struct table *table_new(const struct table_column *columns, size_t count);
 void table_free(struct table *table);
 
-/* Before there are cells: this column is not shown, whatever is added to it. Not for all of them. */
+/* Before there are cells: this column is not shown, whatever is added to it. One has to stay. */
 void table_hide(struct table *table, size_t column);
 
 /* Adds the next cell of the current row; a full row is followed by the next one. */
