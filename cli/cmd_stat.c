@@ -116,6 +116,17 @@ static pid_t tree;
 static pid_t pids[MOST_PIDS];
 static size_t pid_count;
 
+/* Twice named is watched once, or its memory would count twice. */
+static bool is_watched(pid_t pid)
+{
+	size_t i;
+
+	for (i = 0; i < pid_count; i++)
+		if (pids[i] == pid)
+			return true;
+	return false;
+}
+
 static bool parse_pids(const char *text)
 {
 	char *end;
@@ -135,7 +146,8 @@ static bool parse_pids(const char *text)
 			complain("--pid: more than %d processes; give fewer, or --all", MOST_PIDS);
 			return false;
 		}
-		pids[pid_count++] = (pid_t)pid;
+		if (!is_watched((pid_t)pid))
+			pids[pid_count++] = (pid_t)pid;
 		if (*end == '\0')
 			return true;
 		text = end + 1;

@@ -335,6 +335,8 @@ def json_on_standard_output():
     done = run("--json", "-", "--", "true")
     found = json.loads(done.stdout)
     assert list(found)[0] == "schema" and found["schema"] == "cow-stat/1", found
+    twice = json.loads(run("-p", f"{os.getpid()},{os.getpid()}", "--json", "-", "--", "true").stdout)
+    assert len(twice["processes"]) <= 1 and twice["sharing"]["processes"] == 1, twice
     for key in "backend", "coverage", "lost_events", "elapsed_ns", "processes", "exit_status", "cow":
         assert key in found, key
     assert done.stderr == "", done.stderr
