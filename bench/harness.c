@@ -70,7 +70,7 @@ static void read_line(const char *path, const char *key, char *value, size_t roo
 			continue;
 		at += key ? 2 : 0;
 		at[strcspn(at, "\n")] = 0;
-		snprintf(value, room, "%s", at);
+		snprintf(value, room, "%.*s", (int)room - 1, at);
 		break;
 	}
 	if (file)

@@ -103,7 +103,8 @@ static bool next_word(struct openset *set, unsigned level, uint64_t *word, uint6
 		*ret_bits = atomic_load(here);
 		if (*ret_bits)
 			return true;
-		if (level + 1 == set->height) {
+		/* The second is what the first implies, for compilers that inline the recursion. */
+		if (level + 1 == set->height || level + 1 == OPENSET_LEVELS) {
 			++*word;
 			continue;
 		}
