@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/btrfs.h>
-#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <math.h>
 #include <stdio.h>
@@ -20,6 +19,7 @@
 
 #include "cli/bench/bench.h"
 #include "cli/bench/disk.h"
+#include "cli/file/file.h"
 
 #define MIB  ((uint64_t)1 << 20)
 #define PAGE 4096u
@@ -275,18 +275,15 @@ static void run_writes(struct bench *bench, struct list *list)
 
 static uint64_t place_of(const char *path)
 {
+	struct file_extents extents = { 0 };
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	uint64_t place = 0;
-	struct {
-		struct fiemap map;
-		struct fiemap_extent extent;
-	} ask = { .map = {
-			  .fm_length = PAGE, .fm_flags = FIEMAP_FLAG_SYNC, .fm_extent_count = 1 } };
 
 	if (fd < 0)
 		return 0;
-	if (ioctl(fd, FS_IOC_FIEMAP, &ask) == 0 && ask.map.fm_mapped_extents)
-		place = ask.map.fm_extents[0].fe_physical;
+	if (file_read_extents(fd, true, &extents) == 0 && extents.count > 0)
+		place = extents.list[0].physical;
+	free(extents.list);
 	close(fd);
 	return place;
 }

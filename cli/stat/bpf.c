@@ -235,7 +235,8 @@ static int place_targets(struct session *session)
 	return error;
 }
 
-static int no_messages(enum libbpf_print_level level, const char *format, va_list arguments)
+__attribute__((format(printf, 2, 0))) static int no_messages(enum libbpf_print_level level,
+							     const char *format, va_list arguments)
 {
 	if (!getenv("COW_DEBUG"))
 		return 0;
