@@ -29,21 +29,42 @@ void refs_free(struct refs *refs)
 	*refs = (struct refs){ 0 };
 }
 
-static void *copy_array(const void *from, size_t count, size_t bytes)
+/* With room for one more, which is why most copies are made. */
+static void *copy_array(const void *from, size_t count, size_t bytes, size_t *ret_room)
 {
 	void *copy = sys_alloc_array(count + 1, bytes);
 
 	if (copy && count > 0)
 		memcpy(copy, from, count * bytes);
+	*ret_room = count + 1;
 	return copy;
+}
+
+/* The array, or a larger one in its place; NULL: no memory, and it is as it was. */
+static void *with_room(void *array, size_t count, size_t bytes, size_t *room)
+{
+	size_t more = *room * 2 + 8;
+	void *grown;
+
+	if (count < *room)
+		return array;
+	grown = sys_alloc_array(more, bytes);
+	if (!grown)
+		return NULL;
+	if (count > 0)
+		memcpy(grown, array, count * bytes);
+	sys_free(array);
+	*room = more;
+	return grown;
 }
 
 int refs_copy(const struct refs *refs, struct refs *ret_copy)
 {
 	struct refs copy = *refs;
 
-	copy.tags = copy_array(refs->tags, refs->tag_count, sizeof(refs->tags[0]));
-	copy.deleted = copy_array(refs->deleted, refs->deleted_count, sizeof(refs->deleted[0]));
+	copy.tags = copy_array(refs->tags, refs->tag_count, sizeof(refs->tags[0]), &copy.tag_room);
+	copy.deleted = copy_array(refs->deleted, refs->deleted_count, sizeof(refs->deleted[0]),
+				  &copy.deleted_room);
 	if (!copy.tags || !copy.deleted) {
 		refs_free(&copy);
 		return -ENOMEM;
@@ -111,16 +132,12 @@ int refs_set_tag(struct refs *refs, const char *name, const struct layer_id *id)
 		refs->tags[at].id = *id;
 		return 0;
 	}
-	tags = sys_alloc_array(refs->tag_count + 1, sizeof(tags[0]));
+	tags = with_room(refs->tags, refs->tag_count, sizeof(tags[0]), &refs->tag_room);
 	if (!tags)
 		return -ENOMEM;
-	if (refs->tag_count > 0) {
-		memcpy(tags, refs->tags, at * sizeof(tags[0]));
-		memcpy(tags + at + 1, refs->tags + at, (refs->tag_count - at) * sizeof(tags[0]));
-	}
+	memmove(tags + at + 1, tags + at, (refs->tag_count - at) * sizeof(tags[0]));
 	tags[at].id = *id;
 	snprintf(tags[at].name, sizeof(tags[at].name), "%s", name);
-	sys_free(refs->tags);
 	refs->tags = tags;
 	refs->tag_count++;
 	return 0;
@@ -165,13 +182,11 @@ int refs_add_deleted(struct refs *refs, const struct layer_id *id)
 
 	if (refs_is_deleted(refs, id))
 		return 0;
-	deleted = sys_alloc_array(refs->deleted_count + 1, sizeof(deleted[0]));
+	deleted = with_room(refs->deleted, refs->deleted_count, sizeof(deleted[0]),
+			    &refs->deleted_room);
 	if (!deleted)
 		return -ENOMEM;
-	if (refs->deleted_count > 0)
-		memcpy(deleted, refs->deleted, refs->deleted_count * sizeof(deleted[0]));
 	deleted[refs->deleted_count++] = *id;
-	sys_free(refs->deleted);
 	refs->deleted = deleted;
 	return 0;
 }

@@ -43,9 +43,9 @@ struct refs {
 	struct layer_id head;  /* none: nothing was saved yet */
 	uint64_t sequence;     /* the last one that was given out */
 	struct tag *tags;      /* in order of their names */
-	size_t tag_count;
+	size_t tag_count, tag_room;
 	struct layer_id *deleted; /* given up, but their children need them */
-	size_t deleted_count;
+	size_t deleted_count, deleted_room;
 };
 
 struct layer;
