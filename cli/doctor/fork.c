@@ -403,8 +403,10 @@ static int complain_process(int error, pid_t pid)
 	if (error == -ENOENT || error == -ESRCH)
 		complain("there is no process %d; cow ps --all lists those there are", (int)pid);
 	else if (error == -EACCES || error == -EPERM)
-		complain("process %d may not be looked at; run as root, or with CAP_SYS_PTRACE",
-			 (int)pid);
+		complain(
+			"process %d may not be looked at; that takes CAP_SYS_PTRACE over it, which "
+			"root of a container may lack",
+			(int)pid);
 	else if (error == -EINVAL || error == -ERANGE)
 		complain("the files in proc/%d are not what a kernel writes; is this a /proc?",
 			 (int)pid);
