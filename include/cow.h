@@ -363,7 +363,8 @@ typedef int (*cow_progress_fn)(uint64_t done, uint64_t total, void *context);
 
 /* -ENOENT: no such directory; -EBUSY: another process, or another cow_store, has it open for
  * writing; -EINVAL: an unknown flag; -EUCLEAN: HEAD is damaged. What an interrupted save left
- * behind is removed, a whole layer by the first save. */
+ * behind is removed, a whole layer by the first save. Where a process dies that has a store open,
+ * children that it fork()ed and that are still there keep it locked until they end or exec(). */
 COW_API int cow_store_open(const char *directory, uint32_t flags, struct cow_store **ret_store);
 
 /* NULL-safe. Regions restored from it, and snapshots that read their layers, stay good. */
