@@ -24,7 +24,7 @@ static struct place *free_place(void)
 	for (place = atomic_load(&places); place; place = place->next)
 		if (!atomic_load(&place->trap))
 			return place;
-	/* Unlike host_map()'s, this memory goes to children, too: their handlers walk it, and so does
+	/* Unlike host_map()'s, this memory goes to children, too: their handlers walk it, and
 	 * mprotect_after_fork(). */
 	if (sys_map(NULL, PLACES_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
 		    &memory) < 0)

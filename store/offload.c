@@ -32,8 +32,8 @@ static struct cached_chain *take_chain(struct cow_store *store, const struct lay
 	return NULL;
 }
 
-/* Under chains_mutex. Those that were not used for longest go, but not the first, which was used just
- * now. */
+/* Under chains_mutex. Those that were not used for longest go, but not the first, which was used
+ * just now. */
 static void trim(struct cow_store *store)
 {
 	struct cached_chain **link = &store->chains;

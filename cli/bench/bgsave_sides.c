@@ -48,7 +48,9 @@ static int open_image(const struct bench *bench, const struct bgsave_plan *plan)
 	    snprintf(path, sizeof(path), "%s/image", bench->directory) >= (int)sizeof(path))
 		return -ENAMETOOLONG;
 	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	return fd < 0 ? -errno : fd;
+	if (fd < 0)
+		return -errno;
+	return fd;
 }
 
 /* --- the writer --- */
