@@ -86,9 +86,10 @@ class Stage:
     def add_python(self, scripts):
         """The interpreter and those modules of its library that the scripts may come to import."""
         self.add("/usr/bin/python3")
-        # Beside those of the library, what scripts of a folder share lies there.
+        # Beside those of the library, what scripts share lies in their folder or the one above.
         folders = {os.path.dirname(script) for script in scripts}
-        finder = modulefinder.ModuleFinder([*folders, *sys.path])
+        above = {os.path.dirname(folder) for folder in folders}
+        finder = modulefinder.ModuleFinder([*folders, *above, *sys.path])
         for script in scripts:
             finder.run_script(script)
         # What the interpreter takes by itself, and shell tests ask for.

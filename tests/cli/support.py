@@ -1,46 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""What the command's tests in Python share: cases in TAP, and the programs that they watch."""
+"""What the command's tests in Python share: the programs that they watch."""
 
 import os
 import shutil
 import socket
 import sys
 import time
-import traceback
+
+sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from tap import Skip, case, main
 
 COW = os.environ["COW"]
-cases = []
-
-
-class Skip(Exception):
-    """Raised by a case that cannot run here; the text says why."""
-
-
-def case(function):
-    cases.append(function)
-    return function
-
-
-def main():
-    """Arguments select cases by a part of their name."""
-    failed = number = 0
-    for function in cases:
-        name = function.__name__
-        if len(sys.argv) > 1 and not any(word in name for word in sys.argv[1:]):
-            continue
-        number += 1
-        result, remark = "ok", ""
-        try:
-            function()
-        except Skip as why:
-            remark = " # SKIP " + " ".join(str(why).split())
-        except Exception:  # pylint: disable=broad-except
-            result = "not ok"
-            failed += 1
-            print("".join(f"# {line}\n" for line in traceback.format_exc().splitlines()), end="")
-        print(f"{result} {number} - {name}{remark}", flush=True)
-    print(f"1..{number}")
-    sys.exit(1 if failed else 0)
 
 
 def program(*names):

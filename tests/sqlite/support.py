@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""What the Python tests of the SQLite extension share: TAP, and connections.
+"""What the Python tests of the SQLite extension share: connections.
 
-A test file defines functions, marks each with @case, and ends with main(). The extension is
-found through $COW_SQLITE. Arguments select cases by a part of their name.
+The extension is found through $COW_SQLITE.
 """
 
 import contextlib
 import os
-import shutil
 import sqlite3
 import sys
 import tempfile
-import traceback
+
+sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import tap
+from tap import Skip, case
 
 # A library with AddressSanitizer in it wants the sanitizer loaded first: begin again with it.
 if os.environ.get("COW_SQLITE_PRELOAD") and "LD_PRELOAD" not in os.environ:
@@ -19,16 +20,6 @@ if os.environ.get("COW_SQLITE_PRELOAD") and "LD_PRELOAD" not in os.environ:
     os.execv(sys.executable, [sys.executable, *sys.argv])
 
 EXTENSION = os.environ.get("COW_SQLITE", "cow_sqlite.so")
-_cases = []
-
-
-class Skip(Exception):
-    """Raised by a case that cannot run here; the text says why."""
-
-
-def case(function):
-    _cases.append(function)
-    return function
 
 
 def load_extension():
@@ -84,25 +75,6 @@ def equal(got, expected, what=""):
 
 
 def main():
+    """Each case gets a fresh directory."""
     load_extension()
-    failed = number = 0
-    for function in _cases:
-        if len(sys.argv) > 1 and not any(part in function.__name__ for part in sys.argv[1:]):
-            continue
-        number += 1
-        directory = tempfile.mkdtemp(prefix="cow-sqlite-")
-        result, remark = "ok", ""
-        try:
-            function(directory)
-        except Skip as reason:
-            remark = f" # SKIP {reason}"
-        except Exception:  # every failure is reported, and the next case runs
-            result = "not ok"
-            failed += 1
-            for line in traceback.format_exc().splitlines():
-                print("#", line)
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
-        print(f"{result} {number} - {function.__name__}{remark}", flush=True)
-    print(f"1..{number}")
-    sys.exit(1 if failed else 0)
+    tap.main(lambda: tempfile.TemporaryDirectory(prefix="cow-sqlite-", ignore_cleanup_errors=True))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the store's tests in Python share: cases in TAP, running programs, the work of store-work."""
+"""What the store's tests in Python share: running programs, the work of store-work."""
 
 import contextlib
 import json
@@ -7,43 +7,18 @@ import os
 import subprocess
 import sys
 import tempfile
-import traceback
+
+sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import tap
+from tap import Skip, case
 
 COW = os.environ["COW"]
 WORK = os.environ.get("STORE_WORK", "")
-cases = []
-
-
-class Skip(Exception):
-    """Raised by a case that cannot run here; the text says why."""
-
-
-def case(function):
-    cases.append(function)
-    return function
 
 
 def main():
-    """Each case gets a fresh directory. Arguments select cases by a part of their name."""
-    failed = number = 0
-    for function in cases:
-        name = function.__name__
-        if len(sys.argv) > 1 and not any(word in name for word in sys.argv[1:]):
-            continue
-        number += 1
-        remark, result = "", "ok"
-        with tempfile.TemporaryDirectory(dir=os.environ.get("BUILD_ROOT")) as directory:
-            try:
-                function(directory)
-            except Skip as why:
-                remark = f" # SKIP {why}"
-            except Exception:  # pylint: disable=broad-except
-                result = "not ok"
-                failed += 1
-                print("".join(f"# {line}\n" for line in traceback.format_exc().splitlines()), end="")
-        print(f"{result} {number} - {name}{remark}", flush=True)
-    print(f"1..{number}")
-    sys.exit(1 if failed else 0)
+    """Each case gets a fresh directory."""
+    tap.main(lambda: tempfile.TemporaryDirectory(dir=os.environ.get("BUILD_ROOT")))
 
 
 def equal(got, expected, what):
