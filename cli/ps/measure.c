@@ -66,6 +66,7 @@ int ps_measure(const struct ps_options *options, struct ps_result *result)
 	int error;
 
 	result->backend = PS_ROLLUP;
+	result->captured = options->root.captured;
 	if (ps_can_see_frames(&options->root) && page_world_open(&world, &options->root) == 0) {
 		result->backend = PS_PAGEMAP;
 		job.world = &world;

@@ -262,8 +262,9 @@ static void print_totals(const struct ps_result *result)
 	if (!result->measured)
 		return;
 	if (totals->unique == PS_UNKNOWN) {
-		puts("unique          unknown, at least the sum of PSS: frame numbers need "
-		     "CAP_SYS_ADMIN");
+		printf("unique          unknown, at least the sum of PSS: %s\n",
+		       result->captured ? "a captured tree has no frame numbers" :
+					  "frame numbers need CAP_SYS_ADMIN");
 		return;
 	}
 	print_estimate("unique", totals->unique, totals->unique_error,

@@ -63,6 +63,7 @@ struct ps_result {
 	size_t count;
 	struct ps_totals totals;
 	enum ps_backend backend;
+	bool captured; /* of another machine, whose frames are not to be seen */
 	bool sampled;
 	double coverage; /* of the pages that could have been read, 0 to 1 */
 	size_t measured, denied, vanished, unreadable;

@@ -52,7 +52,7 @@ PID       RSS       PSS       USS     swap     KSM    THP   tables  command
 100  7.81 MiB  2.93 MiB  2.93 MiB      0 B     0 B  2 MiB   96 KiB  postgres
 101  5.86 MiB  1.46 MiB  1000 KiB  128 KiB  64 KiB    0 B   80 KiB  postgres: w) x
 sum  18.6 MiB  7.81 MiB  5.86 MiB  128 KiB       -  2 MiB  256 KiB  3 processes
-unique          unknown, at least the sum of PSS: frame numbers need CAP_SYS_ADMIN
+unique          unknown, at least the sum of PSS: a captured tree has no frame numbers
 # smaps_rollup; all processes measured
 END
 is "$out" "$(cat "$tmp/expected")" "captured tree: text"
