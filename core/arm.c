@@ -5,8 +5,8 @@
  * gate.
  */
 #include <errno.h>
-#include <string.h>
 
+#include "core/copy.h"
 #include "core/space.h"
 
 bool space_claim_open(struct space *space, uint64_t page)
@@ -80,8 +80,8 @@ static bool equals_newest(struct space *space, uint64_t page, struct entry *entr
 				    atomic_load_explicit(&version->content, memory_order_acquire) :
 				    content_make(CONTENT_BASE, 0);
 	bool equal = content_kind(content) == CONTENT_FRAME &&
-		     memcmp(content_frame(content), space_page(space, page),
-			    space_page_size(space)) == 0;
+		     equals_racing(space_page(space, page), content_frame(content),
+				   space_page_size(space));
 
 	grace_leave(section);
 	return equal;

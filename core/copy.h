@@ -29,6 +29,47 @@ static inline void copy_page(void *to, const void *from, size_t bytes)
 #endif
 }
 
+/*
+ * Of the window, beside its writers: what was copied while somebody wrote is thrown away, and what
+ * is compared has been protected by the kernel since its last write. ThreadSanitizer can know
+ * neither, so there it is neither instrumented nor a function of the C library, which would be.
+ */
+#ifdef COW_TSAN
+#define RACING __attribute__((no_sanitize("thread"), noinline, unused)) static
+
+RACING void copy_racing(void *to, const void *from, size_t bytes)
+{
+	volatile unsigned char *out = to;
+	const volatile unsigned char *in = from;
+
+	while (bytes-- > 0)
+		*out++ = *in++;
+}
+
+RACING bool equals_racing(const void *page, const void *other, size_t bytes)
+{
+	const volatile unsigned char *a = page, *b = other;
+
+	while (bytes > 0 && *a++ == *b++)
+		bytes--;
+	return bytes == 0;
+}
+#else
+static inline void copy_racing(void *to, const void *from, size_t bytes)
+{
+#ifdef COW_MODEL
+	copy_page(to, from, bytes);
+#else
+	memcpy(to, from, bytes);
+#endif
+}
+
+static inline bool equals_racing(const void *page, const void *other, size_t bytes)
+{
+	return memcmp(page, other, bytes) == 0;
+}
+#endif
+
 /* Most pages that are not zero show it in their first word. */
 static inline bool page_is_zero(const void *page, size_t bytes)
 {

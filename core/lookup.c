@@ -15,23 +15,6 @@
 #include "core/copy.h"
 #include "core/space.h"
 
-#ifdef COW_TSAN
-/* Not instrumented, and not memcpy(), which is. */
-__attribute__((no_sanitize("thread"), noinline)) static void copy_racing(void *to, const void *from,
-									 size_t length)
-{
-	volatile unsigned char *out = to;
-	const volatile unsigned char *in = from;
-
-	while (length-- > 0)
-		*out++ = *in++;
-}
-#elif defined(COW_MODEL)
-#define copy_racing copy_page
-#else
-#define copy_racing memcpy
-#endif
-
 static uint64_t load_state(struct entry *entry)
 {
 	return entry ? atomic_load_explicit(&entry->state, memory_order_acquire) : 0;
